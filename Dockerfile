@@ -1,0 +1,186 @@
+# The image of any WSGI application: a directory with its code and its requirements.
+#
+#   docker build .                                   this repository's service
+#   docker build -f Dockerfile examples/hello        any other directory
+#     --build-arg WSGI=shop.web:create_app()         where neither wsgi.py nor app.py says it
+#
+# Nothing runs in the last stage, so building for another architecture needs no emulation.
+
+# Timestamps inside the image, so that the same source gives the same digest.
+ARG SOURCE_DATE_EPOCH=1767225600
+ARG PYTHON=public.ecr.aws/docker/library/python:3.13-slim-trixie
+
+
+# The code, and its requirements apart from it: a change of code installs nothing again.
+FROM --platform=$BUILDPLATFORM ${PYTHON} AS app
+ENV PYTHONHASHSEED=0
+ARG WSGI=""
+RUN --mount=type=bind,target=/context <<'PYTHON'
+#!/usr/bin/env python
+import ast, compileall, inspect, os, shutil, sys, zlib
+from pathlib import Path
+
+context, app, requirements = Path("/context"), Path("/app"), Path("/requirements")
+
+
+def stop(message):
+    sys.exit(f"error: {message}")
+
+
+def unwanted(folder, names):
+    """What people keep beside their code: hidden files, secrets, local data, other people's packages."""
+    known = {"__pycache__", "node_modules", "instance"}
+    return [n for n in names if n in known or n.startswith(".") or (Path(folder) / n / "pyvenv.cfg").exists()]
+
+
+def names(module):
+    """Names that a module binds at its top, and which of them are Flask objects or need no arguments."""
+    found, nodes = {}, list(ast.parse(module.read_bytes()).body)
+    for node in nodes:
+        if isinstance(node, (ast.If, ast.Try, ast.With)):
+            nodes += node.body
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {alias.asname or alias.name: "imported" for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            required = len(node.args.posonlyargs + node.args.args) - len(node.args.defaults)
+            found[node.name] = "function" if required else "factory"
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            kind = "Flask" if ast.unparse(node.value or node.target).startswith(("Flask(", "flask.Flask(")) else "object"
+            found |= {t.id: kind for t in getattr(node, "targets", [getattr(node, "target", None)]) if isinstance(t, ast.Name)}
+    return found
+
+
+def wsgi():
+    """`module:callable` as `flask run` would find it: wsgi.py, then app.py."""
+    for module in (app / "wsgi.py", app / "app.py"):
+        found = names(module) if module.exists() else {}
+        objects = [n for n in ("app", "application") if n in found] + [n for n in found if found[n] == "Flask"]
+        factories = [f"{n}()" for n in ("create_app", "make_app") if found.get(n) in ("factory", "imported")]
+        for name in objects + factories:
+            return f"{module.stem}:{name}"
+    stop(
+        "no WSGI application found: neither wsgi.py nor app.py has `app`, `application` or `create_app()`;"
+        " name it with WSGI=module:callable, or wsgi_app in gunicorn.conf.py"
+    )
+
+
+if not any((context / f"requirements.{kind}").exists() for kind in ("lock", "txt")):
+    stop("no requirements.txt: add one that lists the application's packages (pip freeze > requirements.txt)")
+requirements.mkdir()
+for path in [*context.glob("requirements*"), *context.glob("constraints*")]:
+    (shutil.copytree if path.is_dir() else shutil.copy)(path, requirements / path.name)
+
+top = any((context / name).exists() for name in ("wsgi.py", "app.py"))
+source = context / "src" if (context / "src").is_dir() and not top else context
+shutil.copytree(source, app, ignore=unwanted, symlinks=True)
+
+settings, given = app / "gunicorn.conf.py", os.environ["WSGI"]
+if not settings.exists():
+    settings.write_text(f'''\
+# Written by the Dockerfile, because the application brings no gunicorn.conf.py.
+import os
+
+wsgi_app = os.environ.get("WSGI_APP") or {given or wsgi()!r}
+bind = "0.0.0.0:" + os.environ.get("PORT", "8000")
+worker_class = "gthread"
+threads = int(os.environ.get("WEB_THREADS", "4"))
+graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "20"))
+worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk can block the worker
+control_socket_disable = True
+accesslog = "-"
+''')
+elif given:
+    with settings.open("a") as file:
+        file.write(f"\nwsgi_app = {given!r}\n")
+
+compileall.compile_dir(app, quiet=2, invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH)
+for path in [app, *app.rglob("*")]:
+    if path.is_symlink():
+        continue
+    # Readable for every user, whatever the umask of the checkout was.
+    path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    # A file's time follows its content: equal source gives an equal image, and a new static file a new ETag.
+    time = zlib.crc32(path.read_bytes()) % 1_700_000_000 if path.is_file() else 0
+    os.utime(path, (time, time))
+PYTHON
+
+
+# The requirements: /deps.
+FROM --platform=$BUILDPLATFORM ${PYTHON} AS deps
+ARG BUILDARCH TARGETARCH
+ENV PYTHONHASHSEED=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONFIG_FILE=/run/secrets/pip
+RUN --mount=type=bind,from=app,source=/requirements,target=/requirements \
+    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=pip \
+    --mount=type=secret,id=ca <<'PYTHON'
+#!/usr/bin/env python
+import compileall, os, platform, struct, subprocess, sys
+from pathlib import Path
+
+# Added where the application brings no gunicorn of its own.
+GUNICORN = (
+    "gunicorn==27.0.1"
+    " --hash=sha256:378b26b9a38adcf4592f28828233c1716acc55e833ea06bf48719782efaa0d10"
+    " --hash=sha256:b1514965361c8b7e8107a80aa2a92636878df1ccfac6dd204a676426e04d9e3e"
+)
+build, target, deps = os.environ["BUILDARCH"], os.environ["TARGETARCH"], Path("/deps")
+if Path("/run/secrets/ca").exists():
+    os.environ["PIP_CERT"] = "/run/secrets/ca"
+
+
+def install(*arguments):
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", deps]
+    if target != build:
+        # Wheels of the other architecture, for this Python and every C library up to this one.
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}[target]
+        newest = int(platform.libc_ver()[1].split(".")[1])
+        tags = [f"manylinux_2_{minor}_{machine}" for minor in range(5, newest + 1)] + [f"manylinux2014_{machine}"]
+        command += ["--only-binary=:all:", "--python-version", platform.python_version(), "--implementation", "cp"]
+        command += [f"--platform={tag}" for tag in tags]
+    if subprocess.run([*command, *arguments], cwd="/requirements").returncode:
+        sys.exit("error: the requirements can't be installed: see pip's lines above")
+
+
+def drop_debug_information(library):
+    """Cut an ELF file (64 bits, little-endian) after its last segment: what follows is for debuggers, not loaders."""
+    elf = bytearray(library.read_bytes())
+    if elf[:6] != b"\x7fELF\2\1" or b".debug_info\0" not in elf:
+        return
+    start, sections, size, count = *struct.unpack_from("<QQ", elf, 32), *struct.unpack_from("<HH", elf, 54)
+    segments = [struct.unpack_from("<Q16xQ", elf, start + number * size + 8) for number in range(count)]
+    end = max(offset + length for offset, length in segments)
+    if end <= sections:
+        struct.pack_into("<Q", elf, 40, 0)
+        struct.pack_into("<HH", elf, 60, 0, 0)
+        library.write_bytes(elf[:end])
+
+
+if Path("/requirements/requirements.lock").exists():
+    install("--require-hashes", "-r", "requirements.lock")
+else:
+    install("-r", "requirements.txt")
+if not (deps / "gunicorn").exists():
+    print(f"note: the requirements bring no gunicorn: {GUNICORN.split()[0]} is added", flush=True)
+    Path("/tmp/gunicorn.txt").write_text(GUNICORN)
+    install("--require-hashes", "--no-deps", "-r", "/tmp/gunicorn.txt")
+for library in [path for path in deps.rglob("*.so*") if path.is_file() and not path.is_symlink()]:
+    drop_debug_information(library)
+compileall.compile_dir(deps, quiet=2, invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH)
+PYTHON
+
+
+FROM ${PYTHON}
+ARG PYTHON NAME=app
+LABEL org.opencontainers.image.title=${NAME} \
+      org.opencontainers.image.base.name=${PYTHON}
+ENV PATH=/deps/bin:$PATH \
+    PYTHONPATH=/app:/deps \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp
+COPY --from=deps /deps /deps
+COPY --from=app /app /app
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8000
+CMD ["python", "-m", "gunicorn"]

@@ -1,0 +1,143 @@
+"""BuildKit, started for a build and stopped after it: no Docker engine, and no service left behind."""
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tools
+from localcluster import ClusterError, packages
+from localcluster.oci import Layout
+
+Progress = Callable[[str], None]
+# Megabytes of cache that BuildKit keeps: always, of free disk at the least, at the most.
+CACHE = "1000,2000,8000"
+MINUTES = 30
+
+
+class BuildError(ClusterError):
+    """An image can't be built; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A running buildkitd. `address` is its socket, `programs` the directory that holds buildctl."""
+
+    address: str
+    programs: Path
+    progress: Progress
+
+    def build(
+        self,
+        context: Path,
+        output: Path,
+        *,
+        what: str,
+        dockerfile: Path | None = None,
+        platform: str = "",
+        options: Mapping[str, str] | None = None,
+        bases: Mapping[str, Layout] | None = None,
+        secrets: Mapping[str, Path] | None = None,
+    ) -> Layout:
+        """Build `context` by `dockerfile` (default: the one inside it) into a new OCI layout at `output`.
+
+        `options` are the Dockerfile frontend's (`build-arg:NAME`, `label:NAME`, `no-cache`); `bases` are layouts that
+        stand in for the images of FROM lines; `secrets` are files that RUN steps may mount.
+        """
+        dockerfile = dockerfile or context / "Dockerfile"
+        command = [str(self.programs / "buildctl"), "--addr", self.address, "build", "--progress=plain"]
+        command += ["--frontend=dockerfile.v0", f"--local=context={context}", f"--local=dockerfile={dockerfile.parent}"]
+        options = {"filename": dockerfile.name} | ({"platform": platform} if platform else {}) | dict(options or {})
+        for number, (reference, layout) in enumerate((bases or {}).items()):
+            command.append(f"--oci-layout=base{number}={layout.path}")
+            options[f"context:{reference}"] = f"oci-layout://base{number}@{layout.digest}"
+        command += [f"--opt={name}={value}" for name, value in options.items()]
+        command += [f"--secret=id={name},src={path}" for name, path in (secrets or {}).items()]
+        command.append(f"--output=type=oci,tar=false,dest={output},rewrite-timestamp=true")
+        log = output.with_suffix(".log")
+        try:
+            run(command, log, what, self.progress)
+        finally:
+            for note in dict.fromkeys(re.findall(r"^#\d+ [\d.]+ (note: .*)", log.read_text(), re.MULTILINE)):
+                self.progress(f"  {note}")
+        return Layout.read(output)
+
+
+@contextmanager
+def daemon(progress: Progress = tools.say) -> Iterator[Builder]:
+    """Run buildkitd while the block runs; builds of several processes take turns, and share its cache."""
+    if os.geteuid() != 0:
+        raise BuildError("BuildKit needs root here: run this as root, or build with `docker build .`")
+    packages.ensure(packages.IMAGES)
+    programs = tools.binaries("images")
+    state = tools.cache() / "buildkit"
+    with (
+        tools.locked(state / "lock", "waiting for another image build to end"),
+        tempfile.TemporaryDirectory(prefix="buildkit-") as run_directory,
+    ):
+        address = f"unix://{run_directory}/buildkitd.sock"
+        log = state / "buildkitd.log"
+        # It ends with its parent, however that ends.
+        command = ["setpriv", "--pdeathsig=TERM", str(programs / "buildkitd"), f"--addr={address}"]
+        command += [f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
+        # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
+        command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _await(process, programs, address, log)
+            yield Builder(address, programs, progress)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run(command: Sequence[str], log: Path, what: str, progress: Progress, cwd: Path | None = None) -> None:
+    """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it said."""
+    started = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd)
+    try:
+        while (elapsed := time.monotonic() - started) < MINUTES * 60:
+            try:
+                code = process.wait(10)
+                break
+            except subprocess.TimeoutExpired:
+                progress(f"  {what}: {elapsed + 10:.0f} s so far")
+        else:
+            raise BuildError(f"{what} took more than {MINUTES} minutes; its log is {log}")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if code:
+        raise BuildError(f"{what}: {_cause(log)}")
+
+
+def _cause(log: Path) -> str:
+    """The line that a Dockerfile's step printed as `error: …`; else the end of the log."""
+    lines = log.read_text(errors="replace").splitlines()
+    said = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ error: (.*)", line))]
+    installer = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ (ERROR: .*)", line))]
+    if said:
+        return "; ".join([said[0], *installer[:2]])
+    return "it failed; its last lines:\n" + "\n".join(lines[-15:])
+
+
+def _await(process: "subprocess.Popen[bytes]", programs: Path, address: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    check = [str(programs / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
+    while subprocess.run(check, capture_output=True).returncode:
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise BuildError(f"buildkitd did not start; the last lines of {log}:\n{last}")
+        time.sleep(0.1)
