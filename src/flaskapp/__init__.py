@@ -1,0 +1,34 @@
+"""The release ledger: what runs where, since when, and was it safe."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from flaskapp.settings import Settings
+
+__version__ = "0.1.0"
+
+
+def create_app(settings: "Settings | None" = None) -> "Flask":
+    """The application. Nothing connects and no thread starts before the first request."""
+    import logging.config
+
+    from flask_openapi3.models.info import Info
+    from flask_openapi3.openapi import OpenAPI
+
+    from flaskapp import api, database, logs, probes, problems
+    from flaskapp.settings import Settings
+
+    settings = settings or Settings.from_environment()
+    logging.config.dictConfig(logs.configuration(settings.log_level))
+    info = Info(title="flaskapp", version=__version__, description=__doc__)
+    app = OpenAPI(__name__, info=info, doc_ui=False, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body
+    app.url_map.strict_slashes = False
+    logs.init_app(app)
+    problems.init_app(app)
+    database.init_app(app, settings)
+    api.init_app(app)
+    app.wsgi_app = probes.Probes(app.wsgi_app, app.extensions["watch"])  # type: ignore[method-assign]
+    return app

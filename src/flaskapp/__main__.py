@@ -1,0 +1,3 @@
+from flaskapp.cli import main
+
+main()

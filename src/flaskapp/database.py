@@ -1,0 +1,245 @@
+"""The database: connections that never hang, and one process-wide knowledge of whether it answers.
+
+Three limits nest: PostgreSQL ends a statement after STATEMENT_TIMEOUT; where it doesn't (frozen, or the network gone),
+the watchdog cuts any connection held longer than DEADLINE; from then on requests are refused at once, until the prober
+has had an answer. No request waits longer than DEADLINE, and none opens more than its thread's one connection.
+"""
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import dup
+from typing import Any
+
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import NullPool
+
+from flaskapp.schema import serves
+from flaskapp.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2  # seconds, libpq's smallest
+STATEMENT_TIMEOUT = 1500  # milliseconds
+LOCK_TIMEOUT = 1000  # milliseconds
+DEADLINE = 2.0  # seconds that a request may hold a connection
+TICK = 0.2  # seconds between two looks of the watchdog
+PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: all is well, or something is waited for
+
+
+class UnavailableError(Exception):
+    """The database is known not to answer."""
+
+
+class Model(DeclarativeBase):
+    pass
+
+
+db = SQLAlchemy(model_class=Model)
+
+
+def connect_args(settings: Settings, **options: object) -> dict[str, Any]:
+    """libpq's parameters, `options` being PostgreSQL settings of the session."""
+    session = {"timezone": "UTC", **options}
+    arguments: dict[str, Any] = {
+        "application_name": "flaskapp",
+        "connect_timeout": CONNECT_TIMEOUT,
+        "tcp_user_timeout": 2000,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 2,
+        "sslmode": settings.db_sslmode,
+        "options": " ".join(f"-c {name}={value}" for name, value in session.items()),
+    }
+    if settings.db_sslrootcert:
+        arguments["sslrootcert"] = str(settings.db_sslrootcert)
+    return arguments
+
+
+def fresh_credentials(engine: Engine, settings: Settings) -> None:
+    @event.listens_for(engine, "do_connect")
+    def read(dialect: object, record: object, arguments: object, parameters: dict[str, Any]) -> None:
+        parameters.update(settings.connection_parts())
+
+
+def command_engine(settings: Settings) -> Engine:
+    """For commands: one connection at a time, a statement may last, a wait for a lock may not."""
+    arguments = connect_args(settings, lock_timeout=5000)
+    engine = create_engine(settings.database_url(), poolclass=NullPool, connect_args=arguments)
+    fresh_credentials(engine, settings)
+    return engine
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Set up the pool (nothing connects yet) and the watch over it."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url()
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        # A thread needs one connection, so a request never waits for one and the chart can count them.
+        "pool_size": settings.web_threads,
+        "max_overflow": 0,
+        "pool_timeout": 0.5,
+        "pool_use_lifo": True,
+        "pool_recycle": 1800,
+        "skip_autocommit_rollback": True,
+        "connect_args": connect_args(
+            settings,
+            statement_timeout=STATEMENT_TIMEOUT,
+            lock_timeout=LOCK_TIMEOUT,
+            idle_in_transaction_session_timeout=5000,
+        ),
+    }
+    db.init_app(app)
+    with app.app_context():
+        fresh_credentials(db.engine, settings)
+        app.extensions["watch"] = Watch(db.engine)
+
+
+def watch() -> "Watch":
+    """The current application's."""
+    found: Watch = current_app.extensions["watch"]
+    return found
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """A connection for one statement; no BEGIN and ROLLBACK around it."""
+    with watch().reader.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing() -> Iterator[Connection]:
+    """A transaction, committed at the end."""
+    with watch().engine.begin() as connection:
+        yield connection
+
+
+class Watch:
+    """Whether the database answers (`up`), when it last did, and which schema it has."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.up = True  # until shown otherwise: the first request may try
+        self.reason = "not asked yet"
+        self.answered = False
+        self.revision: str | None = None
+        self._busy: dict[int, tuple[float, socket.socket]] = {}
+        self._probing = threading.local()
+        self._wake = threading.Event()
+        self._started = threading.Lock()
+        event.listen(engine, "do_connect", self._connecting)
+        event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first questions
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine, "checkin", self._checked_in)
+        event.listen(engine, "close", self._closed)
+
+    def start(self) -> None:
+        """Start the two threads, once in a process (after the fork, so by the worker)."""
+        if not self._started.acquire(blocking=False):
+            return
+        for target in (self._guard, self._probe_forever):
+            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True).start()
+
+    def require(self) -> None:
+        """Refuse at once what could only wait."""
+        if not self.up:
+            raise UnavailableError
+
+    def suspect(self, error: Exception) -> None:
+        """A connection failed: refuse until the prober, woken here, has had an answer."""
+        self._down(str(getattr(error, "orig", error)).strip().split("\n")[0])
+
+    # --- connections -----------------------------------------------------------------------------------------------
+
+    def _connecting(self, *_: object) -> None:
+        # Whoever waited for a place in the pool meanwhile must not begin a wait of its own.
+        if not getattr(self._probing, "now", False):
+            self.require()
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        # A descriptor of our own: shutting it down wakes the thread that waits on libpq's, with no race for its number.
+        record.info["socket"] = socket.socket(fileno=dup(connection.fileno()))
+        self._busy[id(record)] = (time.monotonic(), record.info["socket"])
+
+    def _checked_out(self, connection: Any, record: Any, proxy: object) -> None:
+        # Bytes waiting on an idle connection are the server's farewell; this costs no round trip as a ping would.
+        if readable(record.info["socket"]):
+            raise DisconnectionError("closed by the server")
+        self._busy[id(record)] = (time.monotonic(), record.info["socket"])
+
+    def _checked_in(self, connection: Any, record: Any) -> None:
+        self._busy.pop(id(record), None)
+
+    def _closed(self, connection: Any, record: Any) -> None:
+        self._busy.pop(id(record), None)
+        if "socket" in record.info:
+            record.info.pop("socket").close()
+
+    # --- the two threads -------------------------------------------------------------------------------------------
+
+    def _guard(self) -> None:
+        """The watchdog: cut what is held too long, having said first that the database is down."""
+        while True:
+            time.sleep(TICK)
+            self.cut(time.monotonic() - DEADLINE)
+
+    def cut(self, before: float) -> None:
+        """End connections checked out before this moment of the monotonic clock."""
+        for key, (since, sock) in list(self._busy.items()):
+            if since < before:
+                self._busy.pop(key, None)
+                self._down(f"no answer within {DEADLINE:g} s")
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:  # closed meanwhile: what we wanted
+                    continue
+
+    def _probe_forever(self) -> None:
+        while True:
+            self.probe()
+            if self.up and serves(self.revision):
+                self._wake.wait(PROBE_UP)
+            else:
+                time.sleep(PROBE_DOWN)
+
+    def probe(self) -> None:
+        """Ask for the schema's revision: an answer of any kind means that the database is there."""
+        self._wake.clear()
+        self._probing.now = True
+        try:
+            with self.reader.connect() as connection:
+                self.revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) != "42P01":  # no such table: an empty database, which answers
+                self.suspect(error)
+                return
+            self.revision = None
+        except (SQLAlchemyError, SettingsError) as error:
+            if self.up and isinstance(error, SQLAlchemyError):
+                return  # every connection is in use, and the watchdog sees to those
+            self.suspect(error)
+            return
+        if not self.up:
+            logger.warning("database answers again")
+        self.up, self.answered, self.reason = True, True, "answers"
+
+    def _down(self, reason: str) -> None:
+        if self.up:
+            logger.warning("database does not answer", extra={"reason": reason})
+        self.up, self.reason = False, reason
+        self._wake.set()
+
+
+def readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,92 @@
+"""Logs: one JSON object a line on standard error, one line a request, none for a probe that succeeds."""
+
+import json
+import logging
+import re
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Flask, Response, g, has_request_context, request
+
+logger = logging.getLogger("flaskapp.request")
+
+GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# What a log record always has; anything else on it was given by `extra`.
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one JSON object; values given by `extra` become fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if has_request_context():
+            fields["request_id"] = request_id()
+        fields.update({key: value for key, value in vars(record).items() if key not in STANDARD})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def configuration(level: str) -> dict[str, Any]:
+    """For logging.config.dictConfig, and for gunicorn's `logconfig_dict`."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": JsonFormatter}},
+        "handlers": {"standard_error": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "root": {"level": level, "handlers": ["standard_error"]},
+        # gunicorn brings handlers of its own, which would print each line twice.
+        "loggers": {
+            "gunicorn.error": {"level": level, "handlers": [], "propagate": True},
+            "alembic": {"level": "WARNING"},
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+        },
+    }
+
+
+def request_id() -> str:
+    """The caller's X-Request-ID where it is well-formed, else a new one."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-ID", "")
+        g.request_id = given if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(g.request_id)
+
+
+def init_app(app: Flask) -> None:
+    app.before_request(start)
+    app.after_request(log_request)
+
+
+def start() -> None:
+    g.started = time.perf_counter()
+
+
+def log_request(response: Response) -> Response:
+    """Name the request in the answer and write its line."""
+    response.headers["X-Request-ID"] = request_id()
+    logger.info(
+        "%s %s %d",
+        request.method,
+        request.path,
+        response.status_code,
+        extra={
+            "method": request.method,
+            "path": request.path,
+            # The template, so that a thousand deployments are one route.
+            "route": request.url_rule.rule if request.url_rule else None,
+            "status": response.status_code,
+            "duration_ms": round((time.perf_counter() - g.started) * 1000, 2) if "started" in g else None,
+            "bytes": response.content_length,
+            "client": request.remote_addr,
+            "user_agent": request.user_agent.string[:200],
+        },
+    )
+    return response

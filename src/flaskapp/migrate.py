@@ -1,0 +1,88 @@
+"""`db upgrade|check|wait`: the schema brought up to date by one process at a time, and waited for by the others."""
+
+import time
+from collections.abc import Callable
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from flaskapp.schema import NEWEST, serves
+
+LOCK = 0x666C6173  # the advisory lock's key: any constant that nothing else in the database uses
+SAY_EVERY = 10.0  # seconds
+
+
+class SchemaError(Exception):
+    """The schema is not what it should be, or did not become it in time; the message says what to do."""
+
+
+def config(connection: Connection | None = None) -> Config:
+    found = Config()
+    found.set_main_option("script_location", "flaskapp:migrations")
+    found.attributes["connection"] = connection
+    return found
+
+
+def current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def check(engine: Engine) -> str:
+    """Say where the schema is; raise SchemaError when it is behind."""
+    with engine.connect() as connection:
+        revision = current(connection)
+    if not serves(revision):
+        raise SchemaError(f"the schema is at {revision or 'nothing'}, this code needs {NEWEST}: run `db upgrade`")
+    if revision == NEWEST:
+        return f"the schema is at {revision}, the newest"
+    return f"the schema is at {revision}, newer than this code knows"
+
+
+def wait(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
+    """Wait until `check` is content, saying from time to time what for."""
+    return patiently(lambda: check(engine), timeout, say)
+
+
+def upgrade(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
+    """Bring the schema to the newest revision, one process at a time; wait for the database and for the others."""
+    return patiently(lambda: upgrade_now(engine), timeout, say)
+
+
+def upgrade_now(engine: Engine) -> str:
+    """One attempt; raises SchemaError while another process migrates."""
+    with engine.connect() as connection:
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
+            raise SchemaError("another process is migrating")
+        # The lock belongs to the session and ends with it, whatever happens to this process.
+        connection.commit()
+        revision = current(connection)
+        connection.commit()
+        if serves(revision):
+            return f"nothing to do: the schema is at {revision}"
+        command.upgrade(config(connection), "head")
+        connection.commit()
+        return f"the schema went from {revision or 'nothing'} to {NEWEST}"
+
+
+def patiently(attempt: Callable[[], str], timeout: float, say: Callable[[str], None]) -> str:
+    """Repeat what fails for a passing reason."""
+    end = time.monotonic() + timeout
+    said = 0.0
+    while True:
+        try:
+            return attempt()
+        except (SchemaError, OperationalError) as error:
+            reason = first_line(error)
+        if time.monotonic() >= end:
+            raise SchemaError(f"gave up after {timeout:g} s: {reason}")
+        if time.monotonic() - said >= SAY_EVERY:
+            say(f"waiting: {reason}")
+            said = time.monotonic()
+        time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+
+
+def first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]

@@ -1,0 +1,109 @@
+"""The tables. Each rule that the API promises is a constraint here too."""
+
+import secrets
+import time
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Identity, Index, MetaData, Text, Uuid, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from flaskapp.database import Model
+
+Model.metadata.naming_convention = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+).naming_convention
+Model.registry.update_type_annotation_map({str: Text, datetime: DateTime(timezone=True), UUID: Uuid})
+
+NAME = r"^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$"
+COMMIT = r"^[0-9a-f]{7,64}$"
+DIGEST = r"^sha256:[0-9a-f]{64}$"
+LINK = r"^https?://[^[:space:]]+$"
+STATUSES = ("started", "succeeded", "failed", "rolled_back")
+
+
+def uuid7() -> UUID:
+    """A UUID version 7 (RFC 9562): ordered by time, so new rows meet warm index pages. PostgreSQL has it from 18 on."""
+    milliseconds = time.time_ns() // 1_000_000
+    random = secrets.randbits(74)
+    value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
+    return UUID(int=value)
+
+
+class Service(Model):
+    """Something that is deployed."""
+
+    __tablename__ = "services"
+    __table_args__ = (CheckConstraint(f"name ~ '{NAME}'", name="name"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Environment(Model):
+    """A place to deploy to; `position` orders them as a release travels, the first at the lowest."""
+
+    __tablename__ = "environments"
+    __table_args__ = (CheckConstraint(f"name ~ '{NAME}'", name="name"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    position: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Deployment(Model):
+    """An attempt and its own outcome; a rollback by hand is a new row that names what it undoes.
+
+    `digest` is the image's `sha256:…` as the registry reports it.
+    """
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        CheckConstraint("length(version) BETWEEN 1 AND 200", name="version"),
+        CheckConstraint(f"commit ~ '{COMMIT}'", name="commit"),
+        CheckConstraint(f"digest ~ '{DIGEST}'", name="digest"),
+        CheckConstraint("length(chart_version) BETWEEN 1 AND 200", name="chart_version"),
+        CheckConstraint("length(actor) BETWEEN 1 AND 200", name="actor"),
+        CheckConstraint(f"link ~ '{LINK}' AND length(link) <= 2000", name="link"),
+        CheckConstraint(f"status IN {STATUSES}", name="status"),
+        CheckConstraint("(status = 'started') = (finished_at IS NULL)", name="finished_when_not_started"),
+        CheckConstraint("finished_at >= started_at", name="finished_after_started"),
+        CheckConstraint("rollback_of <> id", name="rollback_of_another"),
+        # Newest first, of everything, of one service, of one service in one environment.
+        Index("deployments_newest", "started_at", "id"),
+        Index("deployments_of_service", "service_id", "started_at", "id"),
+        Index("deployments_of_service_environment", "service_id", "environment_id", "started_at", "id"),
+        # "What runs where" reads the newest success of each service and environment.
+        Index(
+            "deployments_current",
+            "service_id",
+            "environment_id",
+            "finished_at",
+            "id",
+            postgresql_where="status = 'succeeded'",
+        ),
+        Index("deployments_rollback_of", "rollback_of", postgresql_where="rollback_of IS NOT NULL"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    service_id: Mapped[int] = mapped_column(ForeignKey("services.id"))
+    environment_id: Mapped[int] = mapped_column(ForeignKey("environments.id"))
+    version: Mapped[str]
+    commit: Mapped[str | None]
+    committed_at: Mapped[datetime | None]
+    digest: Mapped[str | None]
+    chart_version: Mapped[str | None]
+    status: Mapped[str] = mapped_column(server_default="started")
+    rollback_of: Mapped[UUID | None] = mapped_column(ForeignKey("deployments.id"))
+    actor: Mapped[str | None]
+    link: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,74 @@
+"""/livez, /readyz and /version: answered before Flask, so they cost little, need no database and leave no log line.
+
+Live: this process answers. Ready: it has started, that is the database answered once with a schema that this code can
+serve, and it is not draining. A database that goes away later does not make it unready: emptying the Service helps
+nobody, while requests get a quick 503 and `/readyz?verbose` says so.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from flaskapp import __version__
+from flaskapp.database import Watch
+from flaskapp.schema import serves
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+Answer = tuple[str, dict[str, Any]]
+
+
+class Probes:
+    """A WSGI middleware that answers the three paths and passes the rest on."""
+
+    def __init__(self, application: "WSGIApplication", watch: Watch):
+        self.application, self.watch = application, watch
+        self.started = False
+        self.draining = False
+        self.paths: dict[str, Callable[[], Answer]] = {
+            "/livez": lambda: ("200 OK", {"status": "ok"}),
+            "/readyz": self.ready,
+            "/version": lambda: ("200 OK", {"version": __version__, "schema": self.watch.revision}),
+        }
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        self.watch.start()
+        probe = self.paths.get(environ.get("PATH_INFO", ""))
+        if probe is None or environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            return self.application(environ, start_response)
+        status, body = probe()
+        if probe == self.ready and "verbose" not in environ.get("QUERY_STRING", ""):
+            body = {"status": body["status"]}
+        content = json.dumps(body).encode() + b"\n"
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+        ]
+        start_response(status, headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+    def ready(self) -> Answer:
+        """Once started, ready until draining."""
+        watch = self.watch
+        self.started = self.started or (watch.answered and serves(watch.revision))
+        ready = self.started and not self.draining
+        return "200 OK" if ready else "503 Service Unavailable", {
+            "status": "ok" if ready else "draining" if self.draining else "starting",
+            "database": {"up": watch.up, "reason": watch.reason},
+            "schema": {"revision": watch.revision, "served": serves(watch.revision)},
+        }
+
+    def drain_on_sigterm(self) -> None:
+        """Say so in /readyz once this process was told to end; what the server does on it stays as it is."""
+        previous = signal.getsignal(signal.SIGTERM)
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.draining = True
+            if callable(previous):
+                previous(number, frame)
+
+        signal.signal(signal.SIGTERM, drain)

@@ -1,0 +1,120 @@
+"""Errors as RFC 9457 problem details, every one with the request's id and none with an inside view."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, json, request
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from flaskapp.database import UnavailableError, watch
+from flaskapp.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 2  # seconds: about the time that the prober takes to see a database that came back
+BUSY = {"57014", "55P03", "40001", "40P01"}  # statement timeout, lock timeout, serialization, deadlock
+
+
+BROKEN_RULE = "The input breaks a rule; `errors` lists each."
+# Rules that only the database can judge, by the name of their constraint.
+RULES = {
+    "deployments_rollback_of_fkey": ("body.rollback_of", "there is no such deployment"),
+    "deployments_finished_after_started_check": ("body.finished_at", "must not be before started_at"),
+}
+
+
+class FieldError(BaseModel):
+    """One rule that the input broke."""
+
+    field: str = Field(description="Where: `body.version`, `query.limit`, …")
+    rule: str = Field(description="What is wanted there.")
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+class ProblemError(Exception):
+    """Raise to answer with this status; `errors` lists (field, rule) pairs."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: list[tuple[str, str]] | None = None,
+        headers: dict[str, str] | None = None,
+    ):
+        super().__init__(detail)
+        self.status, self.detail, self.errors, self.headers = status, detail, errors or [], headers or {}
+
+
+def answer(status: int, detail: str, errors: list[tuple[str, str]], headers: dict[str, str]) -> Response:
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "request_id": request_id(),
+    }
+    if errors:
+        body["errors"] = [{"field": field, "rule": rule} for field, rule in errors]
+    return Response(json.dumps(body) + "\n", status, headers, content_type="application/problem+json")
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(ProblemError, lambda e: answer(e.status, e.detail, e.errors, e.headers))
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(UnavailableError, lambda e: unavailable())
+    app.register_error_handler(PoolTimeout, lambda e: unavailable())
+    app.register_error_handler(IntegrityError, conflict)
+    app.register_error_handler(DBAPIError, database_error)
+    app.register_error_handler(Exception, crash)
+
+
+def http_error(error: HTTPException) -> Response:
+    if error.response is not None:  # a redirect or a response made elsewhere
+        return error.get_response(request.environ)  # type: ignore[return-value]
+    headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+    return answer(error.code or 500, error.description or "", [], headers)
+
+
+def unavailable() -> Response:
+    detail = "The database does not answer just now; nothing was changed. Try again shortly."
+    return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
+
+
+def conflict(error: IntegrityError) -> Response:
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    if constraint in RULES:
+        return answer(422, BROKEN_RULE, [RULES[constraint]], {})
+    return answer(409, f"This contradicts what is recorded already ({constraint}).", [], {})
+
+
+def database_error(error: DBAPIError) -> Response:
+    code = getattr(error.orig, "pgcode", None)
+    if not isinstance(error, OperationalError) and not error.connection_invalidated:
+        return crash(error)
+    if code in BUSY:
+        logger.warning("statement gave up", extra={"sqlstate": code})
+        detail = "The database took too long over this; nothing was changed. Try again shortly."
+        return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
+    watch().suspect(error)
+    return unavailable()
+
+
+def crash(error: Exception) -> Response:
+    logger.error("unhandled error", exc_info=error)
+    return answer(500, "Something went wrong here; the request id finds it in the logs.", [], {})

@@ -1,0 +1,107 @@
+"""Settings: read once from the environment, checked at start, named in every complaint.
+
+Each `DB_…` variable may be given as `DB_…_FILE` instead, the path of a file that holds the value. Such a file is read
+again for every new connection, so a rotated password needs no restart.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from sqlalchemy import URL
+
+FROM_FILE = ("db_host", "db_port", "db_name", "db_username", "db_password")
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message is one line and begins with the variable's name."""
+
+
+class Settings(BaseModel):
+    """What can be set. Times are in seconds, sizes in bytes; the environment variable is the upper-case name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+
+    db_host: str
+    db_port: int = Field(default=5432, ge=1, le=65535)
+    db_name: str
+    db_username: str
+    db_password: SecretStr
+    db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    db_sslrootcert: Path | None = None
+
+    port: int = Field(default=8000, ge=1, le=65535)
+    web_concurrency: int = Field(default=1, ge=1, le=64)
+    web_threads: int = Field(default=4, ge=1, le=64)
+    graceful_timeout: int = Field(default=20, ge=1, le=600)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    max_body: int = Field(default=64 * 1024, ge=1024)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Read every setting; raise SettingsError with one line that names the variable."""
+        values: dict[str, str] = {}
+        files: dict[str, Path] = {}
+        for name in cls.model_fields:
+            variable = name.upper()
+            value, path = environment.get(variable), environment.get(f"{variable}_FILE")
+            if path and name in FROM_FILE:
+                if value:
+                    raise SettingsError(f"{variable}: set this or {variable}_FILE, not both")
+                files[name] = Path(path)
+                value = read_file(name, files[name])
+            if value:
+                values[name] = value
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError(explain(error)) from None
+        settings._files.update(files)
+        return settings
+
+    def connection_parts(self) -> dict[str, Any]:
+        """The parts of a connection, in libpq's words; those given as files are read anew."""
+        current = {name: getattr(self, name) for name in FROM_FILE}
+        current["db_password"] = self.db_password.get_secret_value()
+        current.update({name: read_file(name, path) for name, path in self._files.items()})
+        return {
+            "host": current["db_host"],
+            "port": int(current["db_port"]),
+            "dbname": current["db_name"],
+            "user": current["db_username"],
+            "password": current["db_password"],
+        }
+
+    def database_url(self) -> URL:
+        """Built from parts, so any character is safe in any of them."""
+        parts = self.connection_parts()
+        return URL.create(
+            "postgresql+psycopg2",
+            username=parts["user"],
+            password=parts["password"],
+            host=parts["host"],
+            port=parts["port"],
+            database=parts["dbname"],
+        )
+
+
+def read_file(name: str, path: Path) -> str:
+    """The file's content without its line end."""
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise SettingsError(f"{name.upper()}_FILE: cannot read {path}: {reason}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint as one line, without the value: it may be a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] == "missing":
+        way = f" (nor {name.upper()}_FILE)" if name in FROM_FILE else ""
+        return f"{name.upper()}: not set{way}"
+    return f"{name.upper()}: {first['msg'][0].lower()}{first['msg'][1:]}"

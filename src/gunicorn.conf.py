@@ -1,0 +1,41 @@
+"""gunicorn's settings; `python -m gunicorn` beside this file reads it. Why each is so: docs/performance.md."""
+
+import gc
+import os
+import sys
+
+from flaskapp import logs
+from flaskapp.settings import Settings, SettingsError
+
+try:
+    settings = Settings.from_environment()
+except SettingsError as error:
+    sys.exit(f"flaskapp: {error}")
+
+wsgi_app = "flaskapp.wsgi:app"
+bind = f"0.0.0.0:{settings.port}"
+worker_class = "gthread"
+workers = settings.web_concurrency
+threads = settings.web_threads
+# Few, so that a worker leaves to the others what it cannot begin soon.
+worker_connections = threads * 16
+# Loaded before the fork, so what cannot start ends the whole server with its reason, and workers share memory.
+preload_app = True
+# The heartbeat file must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+control_socket_disable = True
+timeout = 30
+graceful_timeout = settings.graceful_timeout
+keepalive = 5
+logconfig_dict = logs.configuration(settings.log_level)
+
+
+def when_ready(server):  # type: ignore[no-untyped-def]
+    gc.collect()
+    gc.freeze()
+
+
+def post_worker_init(worker):  # type: ignore[no-untyped-def]
+    probes = worker.wsgi.wsgi_app
+    probes.watch.start()
+    probes.drain_on_sigterm()

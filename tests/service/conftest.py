@@ -1,0 +1,140 @@
+"""The service on a real PostgreSQL: in this process with each test in a savepoint, or as gunicorn serves it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Connection
+
+from flaskapp import create_app, migrate
+from flaskapp.database import command_engine
+from flaskapp.settings import Settings
+from pipeline.postgres import free_port
+from tests.postgres import Database, new_database, postgres
+
+__all__ = ["new_database", "postgres"]
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+@pytest.fixture(scope="session")
+def template(new_database: Callable[..., Database]) -> Database:
+    """A database at the newest revision, which others are copied from: nothing may stay connected to it."""
+    made = new_database()
+    engine = command_engine(Settings.from_environment(made.environment))
+    migrate.upgrade(engine, 10, print)
+    return made
+
+
+@pytest.fixture(scope="session")
+def database(template: Database, new_database: Callable[..., Database]) -> Database:
+    """The database of all tests that leave nothing behind."""
+    return new_database(template.name)
+
+
+@pytest.fixture
+def own_database(template: Database, new_database: Callable[..., Database]) -> Database:
+    """A database for a test that commits."""
+    return new_database(template.name)
+
+
+@pytest.fixture(scope="session")
+def app(database: Database) -> Flask:
+    app = create_app(Settings.from_environment(database.environment))
+    app.testing = False  # errors are answered as in production
+    return app
+
+
+class Isolated:
+    """In place of an engine: every transaction is a savepoint on one connection."""
+
+    def __init__(self, connection: Connection):
+        self.connection = connection
+
+    def connect(self) -> Any:
+        return nullcontext(self.connection)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        with self.connection.begin_nested():
+            yield self.connection
+
+
+@pytest.fixture
+def connection(app: Flask) -> Iterator[Connection]:
+    """The one connection of this test, rolled back at its end."""
+    watch = app.extensions["watch"]
+    real = watch.engine, watch.reader
+    with real[0].connect() as connection, connection.begin() as transaction:
+        watch.engine = watch.reader = Isolated(connection)
+        yield connection
+        watch.engine, watch.reader = real
+        transaction.rollback()
+
+
+@pytest.fixture
+def client(app: Flask, connection: Connection) -> FlaskClient:
+    return app.test_client()
+
+
+class Server:
+    """gunicorn as it runs in production."""
+
+    def __init__(self, environment: dict[str, str], log: Path):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"],
+                cwd=SOURCE,
+                env=os.environ | {"PYTHONPATH": str(SOURCE)} | environment,
+                stdout=output,
+                stderr=output,
+            )
+
+    def get(self, path: str, timeout: float = 10) -> requests.Response:
+        return requests.get(self.url + path, timeout=timeout)
+
+    def wait(self, path: str = "/readyz", status: int = 200, seconds: float = 15) -> None:
+        """Wait until a path answers so."""
+        end = time.monotonic() + seconds
+        seen: object = None
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                seen = self.get(path, timeout=5).status_code
+            except requests.ConnectionError as error:
+                seen = error
+            if seen == status:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{path} is {seen}, not {status}, after {seconds} s\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Server]]:
+    """Starts gunicorn with this environment; ends it after the test."""
+    servers: list[Server] = []
+
+    def start(environment: dict[str, str]) -> Server:
+        servers.append(Server(environment, tmp_path / f"gunicorn-{len(servers)}.log"))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -1,0 +1,74 @@
+"""`make run`: what it prints works as printed, its data stays, and nothing of it is left running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.postgres import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {"XDG_DATA_HOME": str(tmp_path / "data"), "PORT": str(free_port())}
+
+
+def run(environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.run"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    """The printed commands; ends with the block that holds them."""
+    assert process.stdout
+    found = False
+    for line in process.stdout:
+        if line.startswith("  curl "):
+            found = True
+            yield line.strip()
+        elif found:
+            return
+    raise AssertionError("no curl lines were printed")
+
+
+def test_printed_lines_work_and_data_stays(environment: dict[str, str]) -> None:
+    for times in (1, 2):
+        process = run(environment)
+        watchdog = threading.Timer(40, process.kill)
+        watchdog.start()
+        try:
+            answers = [
+                subprocess.run(["bash", "-c", f"{line} --fail"], capture_output=True, text=True, check=True).stdout
+                for line in curl_lines(process)
+            ]
+            children = psutil.Process(process.pid).children(recursive=True)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+            watchdog.cancel()
+        assert len(answers) == 4
+        assert answers[2].count('"version":"1.0.0"') == times
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", int(environment["PORT"]))):
+        process = run(environment)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output == f"run: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
