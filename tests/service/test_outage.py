@@ -73,15 +73,14 @@ def test_starts_without_a_database(serve: Callable[..., Server], database: Datab
         server.wait("/api/v1/deployments", seconds=1)
 
 
-def test_no_request_fails_when_idle_connections_are_closed(
-    serve: Callable[..., Server], own_database: Database
-) -> None:
+def test_connections_closed_while_idle_fail_no_request(serve: Callable[..., Server], own_database: Database) -> None:
     """A failover or a restart ends idle connections; that is seen before one is used."""
     server = serve(own_database.environment)
     server.wait()
     all_at_once(server, PATHS)
     ended = own_database.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     assert ended
     time.sleep(0.2)

@@ -59,7 +59,7 @@ def test_printed_lines_work_and_data_stays(environment: dict[str, str]) -> None:
             children = psutil.Process(process.pid).children(recursive=True)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.communicate(timeout=30)
             watchdog.cancel()
         assert len(answers) == 4
         assert answers[2].count('"version":"1.0.0"') == times
