@@ -1,0 +1,88 @@
+{{- define "flaskapp.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The release's name alone when it says `flaskapp` already. 45 characters leave room for what is appended. */}}
+{{- define "flaskapp.fullname" -}}
+{{- $name := include "flaskapp.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 45 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* What a selector may use: never changes during the life of a release. */}}
+{{- define "flaskapp.instanceLabels" -}}
+app.kubernetes.io/name: {{ include "flaskapp.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "flaskapp.selectorLabels" -}}
+{{ include "flaskapp.instanceLabels" . }}
+app.kubernetes.io/component: web
+{{- end }}
+
+{{- define "flaskapp.labels" -}}
+{{ include "flaskapp.instanceLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | toString | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "flaskapp.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "flaskapp.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- .Values.serviceAccount.name | default (include "flaskapp.fullname" .) }}
+{{- else }}
+{{- .Values.serviceAccount.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- define "flaskapp.migrationMode" -}}
+{{- ternary .Values.migrations.mode "none" .Values.database.enabled }}
+{{- end }}
+
+{{/*
+The database as JSON, bundled or external, in one form. `app` and `owner` each have
+username, secret, and the names of its keys: usernameKey, passwordKey, urlKey.
+*/}}
+{{- define "flaskapp.database" -}}
+{{- if .Values.postgresql.enabled }}
+{{- $postgresql := .Subcharts.postgresql }}
+{{- $auth := $postgresql.Values.auth }}
+{{- $secret := include "postgresql.secretName" $postgresql }}
+{{- dict
+  "host" (include "postgresql.fullname" $postgresql)
+  "port" $postgresql.Values.service.port
+  "name" $auth.database
+  "maxConnections" $postgresql.Values.maxConnections
+  "app" (dict "username" $auth.username "usernameKey" "" "secret" $secret
+    "passwordKey" $auth.secretKeys.password "urlKey" $auth.secretKeys.url)
+  "owner" (dict "username" (include "postgresql.ownerUsername" $postgresql) "usernameKey" "" "secret" $secret
+    "passwordKey" $auth.secretKeys.ownerPassword "urlKey" $auth.secretKeys.ownerUrl)
+  | toJson }}
+{{- else }}
+{{- $database := .Values.database }}
+{{- $keys := $database.secretKeys }}
+{{- $app := dict "username" $database.username "usernameKey" $keys.username "secret" $database.existingSecret
+  "passwordKey" $keys.password "urlKey" $keys.url }}
+{{- $owner := $app }}
+{{- with $database.owner }}
+{{- if or .username .secretKeys.username .secretKeys.url }}
+{{- $owner = dict "username" .username "usernameKey" .secretKeys.username
+  "secret" (default $database.existingSecret .existingSecret)
+  "passwordKey" .secretKeys.password "urlKey" .secretKeys.url }}
+{{- end }}
+{{- end }}
+{{- dict "host" $database.host "port" $database.port "name" $database.name
+  "maxConnections" $database.maxConnections "app" $app "owner" $owner | toJson }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,43 @@
+{{/*
+The pod of the migration. First it waits for the database's port, so that no attempt is
+spent on a server that is still starting; Python is in every image that serves Flask.
+*/}}
+{{- define "flaskapp.migrationPod" -}}
+{{- $database := include "flaskapp.database" . | fromJson }}
+{{- $hook := eq .Values.migrations.mode "hook" }}
+{{- $owner := dict "root" . "account" "owner" -}}
+metadata:
+  labels:
+    {{- include "flaskapp.instanceLabels" . | nindent 4 }}
+    app.kubernetes.io/component: migration
+  annotations:
+    {{- include "flaskapp.checksums" . | nindent 4 }}
+    flaskapp/migration-retry: {{ .Values.migrations.retry | quote }}
+spec:
+  {{- /* A hook runs before the release's own account exists. */}}
+  serviceAccountName: {{ ternary "default" (include "flaskapp.serviceAccountName" .) (and $hook .Values.serviceAccount.create) }}
+  {{- include "flaskapp.podSettings" . | nindent 2 }}
+  restartPolicy: Never
+  {{- if $database.host }}
+  initContainers:
+    {{- $wait := list "python" "-c" (include "flaskapp.waitForPort" .) $database.host (toString $database.port) }}
+    - {{ include "flaskapp.container" (merge (dict "name" "wait-for-database" "command" $wait) $owner) | indent 6 | trim }}
+  {{- end }}
+  containers:
+    - {{ include "flaskapp.container" (merge (dict "name" "migrate" "command" .Values.migrations.command) $owner) | indent 6 | trim }}
+  volumes: {{- include "flaskapp.volumes" (dict "root" . "accounts" (list "owner")) | nindent 4 }}
+{{- end }}
+
+{{- define "flaskapp.waitForPort" -}}
+import socket, sys, time
+host, port, limit = sys.argv[1], int(sys.argv[2]), 300
+for second in range(limit):
+    try:
+        socket.create_connection((host, port), timeout=3).close()
+        sys.exit(0)
+    except OSError as error:
+        if second % 10 == 0:
+            print(f"waiting for the database at {host}:{port}: {error}", flush=True)
+        time.sleep(1)
+sys.exit(f"the database at {host}:{port} did not answer in {limit} seconds")
+{{- end }}

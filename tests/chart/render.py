@@ -1,0 +1,72 @@
+"""Render a chart and read what comes out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHARTS = ROOT / "charts"
+# What a render without a cluster needs where the bundled database is on: its passwords cannot be made there.
+WITHOUT_CLUSTER = {"postgresql": {"auth": {"existingSecret": "database"}}}
+
+Object = dict[str, Any]
+
+
+class RenderError(Exception):
+    """helm refused; the text is what it said."""
+
+
+def values_of(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text())
+    return loaded
+
+
+def run_helm(*arguments: str, stdin: str | None = None) -> str:
+    done = subprocess.run(
+        ["helm", *arguments], cwd=ROOT, input=stdin, check=False, capture_output=True, text=True, timeout=60
+    )
+    if done.returncode:
+        raise RenderError(done.stderr.strip())
+    return done.stdout
+
+
+@cache
+def _render(chart: str, name: str, values: str, arguments: tuple[str, ...]) -> str:
+    return run_helm(
+        "template", name, f"charts/{chart}", "--namespace", "shop", "--values", "-", *arguments, stdin=values
+    )
+
+
+def render_text(
+    chart: str = "flaskapp", values: dict[str, Any] | None = None, *arguments: str, name: str = "web"
+) -> str:
+    return _render(chart, name, json.dumps(values or {}), arguments)
+
+
+def render(
+    chart: str = "flaskapp", values: dict[str, Any] | None = None, *arguments: str, name: str = "web"
+) -> list[Object]:
+    return [found for found in yaml.safe_load_all(render_text(chart, values, *arguments, name=name)) if found]
+
+
+def one(objects: list[Object], kind: str, name: str = "") -> Object:
+    """The only object of a kind whose name ends in `name`."""
+    found = [item for item in objects if item["kind"] == kind and item["metadata"]["name"].endswith(name)]
+    assert len(found) == 1, f"{len(found)} {kind} {name}: {[item['metadata']['name'] for item in found]}"
+    return found[0]
+
+
+def merged(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Values laid over each other as helm does it."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if both else value
+    return result

@@ -1,0 +1,149 @@
+"""charts/postgresql's scripts on a real server: roles, passwords that follow the Secret, restarts, refusals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chart.postgresql_server import Pod, can_run
+from tests.chart.render import CHARTS, merged, one, render, values_of
+
+pytestmark = pytest.mark.skipif(not can_run(), reason="needs root for a mount namespace")
+
+READY = "passwords are in place"
+AWKWARD = "p'\"\\ $(x)`%:@/é#?&"
+
+
+def make_pod(folder: Path, **auth: object) -> Pod:
+    standalone = values_of(CHARTS / "postgresql-values.yaml")
+    objects = render("postgresql", merged(standalone, {"auth": {"existingSecret": "database", **auth}}))
+    containers = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    env = {item["name"]: {pair["name"]: pair["value"] for pair in item["env"]} for item in containers}
+    return Pod(folder, one(objects, "ConfigMap")["data"], env)
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    pod = make_pod(tmp_path_factory.mktemp("pod"))
+    pod.set_passwords(password=AWKWARD, owner_password="owner-first")
+    pod.start("postgresql")
+    pod.start("roles")
+    try:
+        pod.wait_for_log("roles", READY)
+        yield pod
+    finally:
+        pod.stop()
+
+
+def test_owner_creates_and_application_reads_and_writes(pod: Pod) -> None:
+    assert pod.psql("flaskapp_owner", "owner-first", "CREATE TABLE item (id serial PRIMARY KEY)").returncode == 0
+    written = pod.psql("flaskapp", AWKWARD, "INSERT INTO item DEFAULT VALUES RETURNING id")
+    assert (written.returncode, written.stdout) == (0, "1\n"), written.stderr
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["CREATE TABLE mine (id int)", "CREATE SCHEMA mine", "CREATE DATABASE mine", "CREATE ROLE mine", "DROP TABLE item",
+     "ALTER ROLE flaskapp SUPERUSER", "SET ROLE flaskapp_owner", "COPY (SELECT 1) TO PROGRAM 'true'"],
+)  # fmt: skip
+def test_application_may_create_nothing(pod: Pod, sql: str) -> None:
+    done = pod.psql("flaskapp", AWKWARD, sql)
+    assert done.returncode == 1
+    assert "ermission denied" in done.stderr or "must be owner" in done.stderr
+
+
+@pytest.mark.parametrize(("user", "password"), [("flaskapp", "wrong"), ("postgres", ""), ("postgres", "postgres")])
+def test_nobody_else_comes_in_by_network(pod: Pod, user: str, password: str) -> None:
+    assert pod.psql(user, password, "SELECT 1").returncode == 2
+
+
+def test_passwords_are_scram(pod: Pod) -> None:
+    sql = "SELECT DISTINCT left(rolpassword, 13) FROM pg_authid WHERE rolpassword IS NOT NULL"
+    inside = pod.command({"PGHOST": "/var/run/postgresql"}, "psql", "-XAtU", "postgres", "-c", sql)
+    assert subprocess.check_output(inside, text=True, **pod.options()) == "SCRAM-SHA-256\n"
+
+
+def test_changed_secret_changes_the_passwords_of_the_running_server(pod: Pod) -> None:
+    pod.set_passwords(password="second", owner_password="owner-second")
+    pod.wait_for_log("roles", READY, count=2)
+    assert pod.psql("flaskapp", "second", "SELECT 1").returncode == 0
+    assert pod.psql("flaskapp_owner", "owner-second", "SELECT 1").returncode == 0
+    assert pod.psql("flaskapp", AWKWARD, "SELECT 1").returncode == 2
+    pod.set_passwords(password=AWKWARD, owner_password="owner-first")
+    pod.wait_for_log("roles", READY, count=3)
+
+
+def test_no_password_in_any_log(pod: Pod) -> None:
+    for container in ("postgresql", "roles"):
+        for password in (AWKWARD, "owner-first", "second", "SCRAM-SHA-256$"):
+            assert password not in pod.log(container)
+
+
+def test_fast_shutdown_with_a_client_connected_and_rows_after_restart(pod: Pod) -> None:
+    client = subprocess.Popen(
+        pod.command({"PGPASSWORD": AWKWARD, "PGHOST": "127.0.0.1"}, "psql", "-U", "flaskapp", "-c", "SELECT pg_sleep(60)"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **pod.options(),
+    )  # fmt: skip
+    time.sleep(1)
+    server = pod.processes[0]
+    # What preStop does, and then kubelet.
+    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+    client.wait(5)
+    assert "received fast shutdown request" in pod.log("postgresql")
+    pod.start("postgresql")
+    pod.wait_for_log("postgresql", "ready to accept connections", count=2)
+    assert pod.psql("flaskapp", AWKWARD, "SELECT count(*) FROM item").stdout == "1\n"
+
+
+def test_one_role_for_applications_that_create_their_tables(tmp_path: Path) -> None:
+    pod = make_pod(tmp_path, separateOwner=False)
+    pod.set_passwords(password="app", owner_password="owner")
+    pod.start("postgresql")
+    pod.start("roles")
+    try:
+        pod.wait_for_log("roles", READY)
+        assert pod.psql("flaskapp", "app", "CREATE TABLE mine (id int)").returncode == 0
+        owner = pod.psql("flaskapp", "app", "SELECT tableowner FROM pg_tables WHERE tablename = 'mine'")
+        assert owner.stdout == "flaskapp_owner\n"
+    finally:
+        pod.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "says"),
+    [
+        ("pgdata/PG_VERSION", "17", "the data is PostgreSQL 17, the image is 18: set image.tag back to 17"),
+        ("18/docker/PG_VERSION", "18", "18/docker/PG_VERSION is the data of another installation"),
+        ("data/PG_VERSION", "16", "data/PG_VERSION is the data of another installation"),
+    ],
+)
+def test_data_it_cannot_serve_is_refused_and_untouched(tmp_path: Path, path: str, version: str, says: str) -> None:
+    pod = make_pod(tmp_path)
+    file = tmp_path / "data" / path
+    file.parent.mkdir(parents=True)
+    file.write_text(version + "\n")
+    assert pod.start("postgresql").wait(30) == 1
+    assert says in pod.log("postgresql")
+    assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == [file]
+
+
+def test_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
+    pod = make_pod(tmp_path)
+    half = tmp_path / "data" / "pgdata.new"
+    half.mkdir()
+    (half / "PG_VERSION").write_text("18\n")
+    os.chown(half, 999, 999)
+    pod.start("postgresql")
+    try:
+        pod.wait_for_log("postgresql", "ready to accept connections")
+        assert not half.exists()
+    finally:
+        pod.stop()
