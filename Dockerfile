@@ -35,7 +35,10 @@ def unwanted(folder, names):
 
 def names(module):
     """Names that a module binds at its top, and which of them are Flask objects or need no arguments."""
-    found, nodes = {}, list(ast.parse(module.read_bytes()).body)
+    try:
+        found, nodes = {}, list(ast.parse(module.read_bytes()).body)
+    except SyntaxError as error:
+        stop(f"{module.name}, line {error.lineno}: {error.msg}")
     for node in nodes:
         if isinstance(node, (ast.If, ast.Try, ast.With)):
             nodes += node.body

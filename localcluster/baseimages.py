@@ -176,6 +176,8 @@ def _kept(builder: Builder, name: str, recipe: Iterable[object], make: Callable[
             started = time.monotonic()
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=home) as work:
                 make(Path(work)).path.rename(target)
+            for old in set(home.glob(f"{name}-*/")) - {target}:
+                shutil.rmtree(old)
             builder.progress(f"built the {name} base in {time.monotonic() - started:.0f} s; kept in {target}")
     return Layout.read(target)
 

@@ -126,11 +126,12 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress, cwd: P
 def _cause(log: Path) -> str:
     """The line that a Dockerfile's step printed as `error: …`; else the end of the log."""
     lines = log.read_text(errors="replace").splitlines()
-    said = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ error: (.*)", line))]
-    installer = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ (ERROR: .*)", line))]
+    steps = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ (.*)", line))]
+    said = [line.removeprefix("error: ") for line in steps if line.startswith("error: ")]
     if said:
-        return "; ".join([said[0], *installer[:2]])
-    return "it failed; its last lines:\n" + "\n".join(lines[-15:])
+        return "; ".join([said[0], *(line for line in steps if line.startswith("ERROR: "))])
+    last = [line for line in lines if line.startswith("error: ")]
+    return "it failed; its last lines:\n" + "\n".join([*steps[-10:], *last] if last else lines[-15:])
 
 
 def _await(process: "subprocess.Popen[bytes]", programs: Path, address: str, log: Path) -> None:
