@@ -27,14 +27,23 @@ app.kubernetes.io/component: web
 
 {{- define "flaskapp.labels" -}}
 {{ include "flaskapp.instanceLabels" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | toString | trunc 63 | quote }}
+app.kubernetes.io/version: {{ include "flaskapp.tag" . | trunc 63 | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* A value as text: a whole number stays one, however YAML read it (1e+06). */}}
+{{- define "flaskapp.text" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
+{{- define "flaskapp.tag" -}}
+{{- include "flaskapp.text" (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end }}
+
 {{- define "flaskapp.image" -}}
 {{- with .Values.image }}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ include "flaskapp.tag" $ }}{{ end }}
 {{- end }}
 {{- end }}
 

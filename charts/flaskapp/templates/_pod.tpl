@@ -20,7 +20,7 @@
 {{- if kindIs "map" $value }}
 - {{ merge (dict "name" $name) $value | toJson }}
 {{- else if not (kindIs "invalid" $value) }}
-- {{ dict "name" $name "value" (toString $value) | toJson }}
+- {{ dict "name" $name "value" (include "flaskapp.text" $value) | toJson }}
 {{- end }}
 {{- end }}
 {{- end }}

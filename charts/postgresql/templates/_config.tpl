@@ -42,6 +42,7 @@ postgresql.conf: |
   "log_parameter_max_length_on_error" 0
 }}
 {{- range $name, $value := mergeOverwrite $settings .Values.configuration }}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ $value = int64 $value }}{{ end }}
 {{ $name }} = '{{ toString $value | replace "'" "''" }}'
 {{- end }}
 {{- end }}

@@ -1,0 +1,84 @@
+"""Write each chart's values.schema.json out of its values.yaml: keys, types, defaults, and the comments as descriptions.
+
+    python charts/schema.py            # writes
+    python charts/schema.py --check    # fails when a schema is not what it would write
+
+What a default cannot say (limits, choices, which objects are open) is in the chart's schema.yaml, by path.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHARTS = Path(__file__).parent
+TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean", "null": "null"}
+MARK = "# -- "
+
+Schema = dict[str, Any]
+
+
+def description(lines: list[str], line: int) -> str:
+    """The comment directly above a line, from its last mark on; empty when there is none."""
+    found: list[str] = []
+    while line > 0 and (text := lines[line - 1].strip()).startswith("# ") and not text.startswith("# ---"):
+        found.insert(0, text.removeprefix("# "))
+        line -= 1
+        if text.startswith(MARK):
+            return " ".join([found[0].removeprefix("-- "), *found[1:]])
+    return ""
+
+
+def describe(node: yaml.Node, path: str, lines: list[str], rules: dict[str, Schema]) -> Schema:
+    rule = dict(rules.get(path, {}))
+    is_open = rule.pop("open", False)
+    if isinstance(node, yaml.SequenceNode):
+        base: Schema = {"type": "array", "items": {"type": "object"}}
+    elif isinstance(node, yaml.ScalarNode):
+        base = {"type": TYPES[node.tag.rsplit(":", 1)[1]]}
+        if base["type"] == "integer":
+            base["minimum"] = 0
+    elif not node.value or is_open:
+        base = {"type": "object"}
+    else:
+        base = {"type": "object", "additionalProperties": False, "properties": {}}
+        for key, value in node.value:
+            inner = describe(value, f"{path}.{key.value}".lstrip("."), lines, rules)
+            text = description(lines, key.start_mark.line)
+            base["properties"][key.value] = {"description": text, **inner} if text else inner
+        return base | rule
+    return base | rule | {"default": yaml.safe_load(yaml.serialize(node))}
+
+
+def schema(chart: Path) -> str:
+    text = (chart / "values.yaml").read_text()
+    node = yaml.compose(text)
+    assert node is not None
+    rules = yaml.safe_load((chart / "schema.yaml").read_text())
+    body = describe(node, "", text.splitlines(), rules)
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": f"Values of the {chart.name} chart"}
+    return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    stale = []
+    for chart in sorted(path.parent for path in CHARTS.glob("*/schema.yaml")):
+        target = chart / "values.schema.json"
+        wanted = schema(chart)
+        if target.exists() and target.read_text() == wanted:
+            continue
+        stale.append(str(target))
+        if "--check" not in arguments:
+            target.write_text(wanted)
+    if stale and "--check" in arguments:
+        print(f"not what values.yaml says, run `python charts/schema.py`: {', '.join(stale)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
