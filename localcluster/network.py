@@ -1,0 +1,82 @@
+"""Network namespaces and links of an instance. The host gets one link and three routes, nothing else."""
+
+import subprocess
+
+from localcluster.instance import Instance
+
+BRIDGE = "bridge"
+
+
+def ip(*arguments: object, namespace: str | None = None, check: bool = True) -> bool:
+    """Run `ip`, in a namespace where one is named; return whether it succeeded."""
+    inside = ["-n", namespace] if namespace else []
+    done = subprocess.run(["ip", *inside, *map(str, arguments)], capture_output=True, text=True)
+    if check and done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
+    return done.returncode == 0
+
+
+def ensure(instance: Instance) -> None:
+    """Make the fabric (a bridge in a namespace of its own), and join the host and the control plane to it."""
+    fabric = instance.namespace("fabric")
+    _ensure_namespace(fabric)
+    if not ip("link", "show", BRIDGE, namespace=fabric, check=False):
+        ip("link", "add", BRIDGE, "type", "bridge", namespace=fabric)
+    ip("link", "set", BRIDGE, "up", namespace=fabric)
+    if not ip("link", "show", instance.host_link, check=False):
+        ip("link", "add", instance.host_link, "type", "veth", "peer", "name", "to-host", "netns", fabric)
+    ip("address", "replace", f"{instance.host_address}/{instance.fabric.prefixlen}", "dev", instance.host_link)
+    ip("link", "set", instance.host_link, "up")
+    ip("link", "set", "to-host", "master", BRIDGE, "up", namespace=fabric)
+    join(instance, "control", f"{instance.control_address}/{instance.fabric.prefixlen}")
+
+
+def join(instance: Instance, part: str, address: str) -> None:
+    """Give a namespace, made where there is none, an `eth0` on the fabric."""
+    namespace, fabric = instance.namespace(part), instance.namespace("fabric")
+    _ensure_namespace(namespace)
+    if not ip("link", "show", "eth0", namespace=namespace, check=False):
+        ip("link", "add", f"to-{part}", "type", "veth", "peer", "name", "eth0", "netns", namespace, namespace=fabric)
+    ip("link", "set", f"to-{part}", "master", BRIDGE, "up", namespace=fabric)
+    ip("address", "replace", address, "dev", "eth0", namespace=namespace)
+    ip("link", "set", "eth0", "up", namespace=namespace)
+
+
+def join_node(instance: Instance, node: str) -> None:
+    join(instance, node, f"{instance.node_address(node)}/{instance.fabric.prefixlen}")
+    namespace = instance.namespace(node)
+    subprocess.run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+    # A Service's address must have a route before kube-proxy can rewrite it.
+    ip("route", "replace", instance.services, "dev", "eth0", namespace=namespace)
+
+
+def route(instance: Instance, running: list[str]) -> None:
+    """Point everyone to each running node's pods, and the host and control plane to Services through the first node."""
+    for part in ("host", "control", *running):
+        namespace = None if part == "host" else instance.namespace(part)
+        for node in running:
+            if node != part:
+                via = ("via", instance.node_address(node))
+                ip("route", "replace", instance.node_pods(node), *via, namespace=namespace)
+        if running and part in ("host", "control"):
+            ip("route", "replace", instance.services, "via", instance.node_address(running[0]), namespace=namespace)
+
+
+def leave(instance: Instance, part: str) -> None:
+    """Remove a namespace; its end of the link to the fabric goes with it."""
+    if ip("netns", "pids", instance.namespace(part), check=False):
+        ip("netns", "delete", instance.namespace(part), check=False)
+
+
+def remove(instance: Instance) -> None:
+    for part in ("control", *instance.nodes, "fabric"):
+        leave(instance, part)
+    ip("link", "delete", instance.host_link, check=False)
+
+
+def _ensure_namespace(namespace: str) -> None:
+    # A namespace's file may have outlived the namespace (an unclean end); such a file answers nothing.
+    if not ip("link", "show", "lo", namespace=namespace, check=False):
+        ip("netns", "delete", namespace, check=False)
+        ip("netns", "add", namespace)
+    ip("link", "set", "lo", "up", namespace=namespace)

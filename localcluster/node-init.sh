@@ -1,0 +1,32 @@
+#!/bin/bash
+# The first process of a node: it has network, mount, PID and UTS namespaces of its own, and its end ends the node.
+# NODE, STATE (outlives a reboot), RUN (sockets), BIN (Kubernetes programs) come from the environment.
+set -euo pipefail
+
+mount --make-rshared /
+mount -t proc proc /proc
+hostname "$NODE"
+# What the components keep at fixed places is this node's own: nothing of it is seen on the host.
+mkdir -p /run/containerd /var/lib/cni "$STATE"/{kubelet,log,containerd,volumes,imported}
+mount -t tmpfs -o size=16m tmpfs /run/netns
+mount -t tmpfs -o size=64m tmpfs /run/containerd
+mount -t tmpfs -o size=16m tmpfs /var/lib/cni
+mount --bind "$STATE/log" /var/log
+mount --bind "$STATE/volumes" /mnt
+
+keep() { # restart a program that ends, as systemd does on other nodes
+  while :; do "$@" || true; sleep 1; done
+}
+
+keep containerd --config "$RUN/containerd.toml" > "$STATE/log/containerd.log" 2>&1 &
+until ctr --address "$RUN/containerd.sock" version > /dev/null 2>&1; do sleep 0.1; done
+for archive in "$IMAGES"/*.tar; do
+  stamp=$STATE/imported/$(basename "$archive")
+  identity=$(stat --format='%s %Y' "$archive")
+  [ "$(cat "$stamp" 2> /dev/null)" = "$identity" ] && continue
+  ctr --address "$RUN/containerd.sock" --namespace k8s.io images import "$archive" > /dev/null
+  echo "$identity" > "$stamp"
+done
+keep "$BIN/kube-proxy" --config="$RUN/kube-proxy.yaml" > "$STATE/log/kube-proxy.log" 2>&1 &
+keep "$BIN/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$STATE/kubelet.conf" --root-dir="$STATE/kubelet" \
+  --hostname-override="$NODE" --node-ip="$ADDRESS" >> "$STATE/log/kubelet.log" 2>&1

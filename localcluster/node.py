@@ -1,0 +1,220 @@
+"""A node: containerd, kubelet and kube-proxy in namespaces of its own; ending one process ends the whole node."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from localcluster import ClusterError, cgroups, controlplane, network
+from localcluster.instance import Instance
+from localcluster.process import Process
+
+INIT = Path(__file__).with_name("node-init.sh")
+PAUSE_IMAGE = "localhost/pause:1"
+CNI_PLUGINS = "/usr/lib/cni"
+
+
+def process(instance: Instance, node: str) -> Process:
+    return Process(instance.run / f"{node}.json")
+
+
+def state(instance: Instance, node: str) -> Path:
+    return instance.state / "nodes" / node
+
+
+def ensure(instance: Instance, node: str, binaries: Path) -> bool:
+    """Start the node unless it runs; return whether it was started."""
+    home, run = state(instance, node), instance.run / node
+    home.mkdir(parents=True, exist_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
+    if process(instance, node).pid is None:
+        # As after a reboot: no network of an earlier life, and nothing noted about tasks that ended with it.
+        network.leave(instance, node)
+        shutil.rmtree(run / "containerd", ignore_errors=True)
+    network.join_node(instance, node)
+    cgroups.ensure(instance.cgroup(node))
+    _write_configuration(instance, node)
+    return process(instance, node).ensure(
+        [
+            "nsenter",
+            f"--net=/run/netns/{instance.namespace(node)}",
+            *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child=SIGKILL"),
+            str(INIT),
+        ],
+        home / "init.log",
+        {
+            "NODE": node,
+            "STATE": str(home),
+            "RUN": str(run),
+            "BIN": str(binaries),
+            "IMAGES": str(images(instance)),
+            "ADDRESS": str(instance.node_address(node)),
+        },
+    )
+
+
+def stop(instance: Instance, node: str) -> None:
+    """End the node as a power cut would."""
+    process(instance, node).stop(grace=0)
+
+
+def remove(instance: Instance, node: str) -> None:
+    """End the node and remove its namespace, control group and files."""
+    stop(instance, node)
+    network.leave(instance, node)
+    cgroups.remove(instance.cgroup(node))
+    shutil.rmtree(state(instance, node), ignore_errors=True)
+    shutil.rmtree(instance.run / node, ignore_errors=True)
+
+
+def images(instance: Instance) -> Path:
+    """Archives that every node has imported, one for each image name."""
+    directory = instance.state / "images"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def keep_image(instance: Instance, archive: Path, reference: str) -> Path:
+    """Keep an image archive for nodes to come; a newer one of the same name takes its place."""
+    repository = reference.rpartition(":")[0]
+    kept = (
+        images(instance) / f"{repository.replace('/', '_')}-{hashlib.sha256(repository.encode()).hexdigest()[:6]}.tar"
+    )
+    if not kept.exists() or _identity(kept) != _identity(archive):
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        shutil.copy2(archive, unfinished)
+        unfinished.rename(kept)
+    return kept
+
+
+def import_image(instance: Instance, node: str, archive: Path) -> None:
+    """Import a kept image archive into a running node, unless it has it."""
+    stamp = state(instance, node) / "imported" / archive.name
+    if stamp.exists() and stamp.read_text().strip() == _identity(archive):
+        return
+    command = ctr(instance, node, "images", "import", str(archive))
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ClusterError(f"{node} can't import {archive}: {done.stderr.strip() or done.stdout.strip()}")
+    stamp.write_text(_identity(archive))
+
+
+def _identity(archive: Path) -> str:
+    """Size and modification time: what node-init.sh compares as well."""
+    found = archive.stat()
+    return f"{found.st_size} {int(found.st_mtime)}"
+
+
+def ctr(instance: Instance, node: str, *arguments: str) -> list[str]:
+    """The command that talks to a node's containerd."""
+    return ["ctr", "--address", f"{instance.run}/{node}/containerd.sock", "--namespace", "k8s.io", *arguments]
+
+
+def enter(instance: Instance, node: str, *command: str) -> list[str]:
+    """The command that runs another in a node's namespaces."""
+    parent = process(instance, node).pid
+    if parent is None:
+        raise ClusterError(f"node {node} does not run; start it with `python -m localcluster up`")
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    if not children:
+        raise ClusterError(f"node {node} is just starting; try again")
+    return ["nsenter", f"--target={children[0]}", "--mount", "--pid", "--uts", "--net", *command]
+
+
+def _write_configuration(instance: Instance, node: str) -> None:
+    home, run, authority = state(instance, node), instance.run / node, controlplane.authority(instance)
+    address = instance.node_address(node)
+    identity = controlplane.kubeconfig(instance, home / "kubelet.conf", f"system:node:{node}", "system:nodes")
+    serving = authority.issue(f"{node}-serving", f"system:node:{node}", ["system:nodes"], [address, node])
+    proxy = controlplane.kubeconfig(instance, instance.state / "pki/kube-proxy.conf", "system:kube-proxy")
+    assert identity.exists()
+
+    (run / "containerd.toml").write_text(_containerd(instance, node))
+    network_list = {
+        "cniVersion": "0.4.0",
+        "name": "pods",
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": True,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [[{"subnet": str(instance.node_pods(node))}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                    "dataDir": "/run/containerd/ipam",  # as short-lived as the pods' namespaces
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+    (run / "cni").mkdir(exist_ok=True)
+    (run / "cni/pods.conflist").write_text(json.dumps(network_list, indent=2))
+    (run / "resolv.conf").write_text("# Pods ask the cluster's DNS; there is nothing beyond it.\n")
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(authority.certificate_path)},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(serving[0]),
+        "tlsPrivateKeyFile": str(serving[1]),
+        "containerRuntimeEndpoint": f"unix://{run}/containerd.sock",
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{instance.cgroup(node)}",
+        "clusterDNS": [str(instance.dns_address)],
+        "clusterDomain": "cluster.local",
+        "resolvConf": str(run / "resolv.conf"),
+        "failSwapOn": False,
+        "failCgroupV1": False,
+        # A machine that is itself a container lets nobody lower an OOM score, set sysctls or measure its disk.
+        "featureGates": {"KubeletInUserNamespace": True},
+        "enforceNodeAllocatable": [],
+        "localStorageCapacityIsolation": False,
+        # Images were imported and can't be pulled again, so none is collected; the disk is shared with others.
+        "imageGCHighThresholdPercent": 100,
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+    }
+    (run / "kubelet.yaml").write_text(yaml.safe_dump(kubelet, sort_keys=False))
+    kube_proxy = {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "clientConnection": {"kubeconfig": str(proxy)},
+        "hostnameOverride": node,
+        "mode": "iptables",
+        "clusterCIDR": str(instance.pods),
+        "bindAddress": str(address),
+        "healthzBindAddress": "127.0.0.1:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        # The machine's own connection tracking limits are left alone.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }
+    (run / "kube-proxy.yaml").write_text(yaml.safe_dump(kube_proxy, sort_keys=False))
+
+
+def _containerd(instance: Instance, node: str) -> str:
+    home, run = state(instance, node), instance.run / node
+    return f"""\
+version = 2
+root = "{home}/containerd"
+state = "{run}/containerd"
+[grpc]
+  address = "{run}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{CNI_PLUGINS}"
+    conf_dir = "{run}/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+"""

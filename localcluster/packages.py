@@ -1,0 +1,94 @@
+"""Debian packages that the local cluster and the image builder stand on."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import tools
+from localcluster import ClusterError
+
+# A program that must be there, and the package that brings it. A program that is there already is left alone.
+CLUSTER = {
+    "etcd": "etcd-server",
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "sysctl": "procps",
+    "nsenter": "util-linux",
+    "socat": "socat",
+}
+IMAGES = {"runc": "runc", "debootstrap": "debootstrap", "git": "git"}
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def require_root() -> None:
+    """Fail with one line where this can't work at all."""
+    if sys.platform != "linux":
+        raise ClusterError("the local cluster needs Linux; start Docker (kind is used then) or set KUBE_CONTEXT=…")
+    if os.geteuid() != 0:
+        raise ClusterError("the local cluster needs root; run `sudo make up`, start Docker, or set KUBE_CONTEXT=…")
+
+
+def ensure(programs: Mapping[str, str]) -> None:
+    """Install the packages of the programs that are missing, after printing what will be done.
+
+    Nothing is removed and no service is started.
+    """
+    packages = sorted({package for program, package in programs.items() if not _found(program)})
+    if not packages:
+        return
+    if shutil.which("apt-get") is None:
+        raise ClusterError(f"install these by your package manager: {', '.join(packages)}")
+    tools.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
+    with _no_services():
+        _apt("update", "-qq")
+        _apt("install", "-y", "--no-install-recommends", "--no-remove", *packages)
+
+
+def busybox() -> Path:
+    """A static busybox out of Debian's package, taken without installing it (it would replace another busybox)."""
+    kept = tools.cache() / "busybox"
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as directory:
+            # apt's own user may not enter the directory; root downloads then, and apt says so.
+            _apt("download", "busybox-static", cwd=directory)
+            [package] = Path(directory).glob("busybox-static_*.deb")
+            subprocess.run(["dpkg-deb", "-x", str(package), directory], check=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            program = next(path for place in ("bin", "usr/bin") if (path := Path(directory, place, "busybox")).exists())
+            shutil.copy(program, kept)
+    return kept
+
+
+def _found(program: str) -> bool:
+    return shutil.which(program) is not None
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """Debian's own way to keep packages from starting their services: a policy that says no."""
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
+
+
+def _apt(*arguments: str, cwd: str | None = None) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["apt-get", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise ClusterError(f"`apt-get {' '.join(arguments)}` failed; its last lines:\n{last}")

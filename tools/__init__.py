@@ -1,0 +1,180 @@
+"""Pinned command-line tools: each folder beside this file is a Go module whose `tool` lines name what it builds.
+
+`binaries("chart")` returns a directory that holds the group's programs, built once for each version of go.mod and
+go.sum into the user's cache. go.sum and the Go checksum database check what is downloaded.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+# Said before a cold build starts; measured on 2 cores.
+MINUTES = {"kubernetes": 11, "chart": 4, "images": 3, "pipeline": 4, "kind": 1}
+# Without these helm and kubectl can't parse the server's version, and a tool can't say its own.
+STAMPS = {
+    "k8s.io/kubernetes": (
+        "-X k8s.io/component-base/version.gitVersion=v{version}"
+        " -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
+    ),
+    "helm.sh/helm/v4": "-X helm.sh/helm/v4/internal/version.version=v{version}",
+    "helm.sh/helm/v3": "-X helm.sh/helm/v3/internal/version.version=v{version}",
+    "github.com/helm/chart-testing/v3": "-X github.com/helm/chart-testing/v3/ct/cmd.Version=v{version}",
+    "github.com/yannh/kubeconform": "-X main.version=v{version}",
+    "github.com/moby/buildkit": "-X github.com/moby/buildkit/version.Version=v{version}",
+    "github.com/norwoodj/helm-docs": "-X main.version={version}",
+}
+
+
+class ToolError(Exception):
+    """A tool can't be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One program of a group: its Go package, and the version of the module that it comes from (without `v`)."""
+
+    package: str
+    module: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        last = self.package.rpartition("/")[2]
+        # A major version is part of a package's path, never the program's name.
+        is_major = last.startswith("v") and last[1:].isdigit()
+        return self.package.split("/")[-2] if is_major else last
+
+
+def cache() -> Path:
+    """The user's cache of this project: `${XDG_CACHE_HOME:-~/.cache}/flaskapp`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaskapp"
+
+
+def groups() -> list[str]:
+    return sorted(path.parent.name for path in ROOT.glob("*/go.mod"))
+
+
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; `waiting` is said when somebody else has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error, so that standard output stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def tools_of(group: str) -> list[Tool]:
+    """The tools that a group's go.mod names, with the versions that it pins."""
+    if not (ROOT / group / "go.mod").is_file():
+        raise ToolError(f"there is no tool group {group!r}; the groups are {', '.join(groups())}")
+    module = json.loads(_go(["mod", "edit", "-json"], group))
+    versions = {required["Path"]: required["Version"].lstrip("v") for required in module["Require"]}
+    tools = []
+    for package in (line["Path"] for line in module["Tool"]):
+        owner = max((path for path in versions if f"{package}/".startswith(f"{path}/")), key=len, default="")
+        tools.append(Tool(package, owner, versions.get(owner, "")))
+    return tools
+
+
+def binaries(group: str) -> Path:
+    """Return the directory of a group's programs, after building those that are missing.
+
+    Safe to interrupt, and to run twice at once: a program appears under its name only when it is whole.
+
+    Raises:
+        ToolError: there is no Go, no such group, or a build failed.
+    """
+    directory = cache() / "tools" / f"{group}-{_key(group)}"
+    if (directory / "complete").exists():
+        return directory
+    tools = tools_of(group)
+    with locked(directory.with_suffix(".lock"), f"waiting for another build of the {group} tools"):
+        missing = [tool for tool in tools if not (directory / tool.name).exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        for tool in list(missing):
+            if found := _on_path(tool):
+                say(f"{group} tools: using {found} ({tool.version})")
+                (directory / tool.name).symlink_to(found)
+                missing.remove(tool)
+        if missing:
+            _build(group, missing, directory)
+        (directory / "complete").touch()
+    return directory
+
+
+def _build(group: str, tools: list[Tool], directory: Path) -> None:
+    minutes = MINUTES.get(group, 5)
+    say(f"building the {group} tools from tools/{group}/go.mod: about {minutes} minutes the first time, cached after")
+    started = time.monotonic()
+    for number, tool in enumerate(tools, 1):
+        say(f"  {number} of {len(tools)}  {tool.name} {tool.version}  ({time.monotonic() - started:.0f} s so far)")
+        unfinished = directory / f".{tool.name}.{os.getpid()}"
+        flags = f"-s -w {_stamp(tool)}"
+        try:
+            _go(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", str(unfinished), tool.package], group)
+            unfinished.rename(directory / tool.name)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    say(f"built the {group} tools in {time.monotonic() - started:.0f} s")
+
+
+def _go(arguments: list[str], group: str) -> str:
+    """Run the Go command in a group's folder and return what it printed."""
+    go = shutil.which("go")
+    if go is None:
+        raise ToolError("Go is not on the PATH; install Go 1.21 or newer (apt-get install golang, or go.dev/dl)")
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    done = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise ToolError(f"`go {arguments[0]}` in tools/{group} failed; its last lines:\n{last}")
+    return done.stdout
+
+
+def _key(group: str) -> str:
+    """What decides whether a build can be used again: the pins, our own programs and the stamps."""
+    digest = hashlib.sha256(repr(sorted(STAMPS.items())).encode())
+    for path in sorted((ROOT / group).rglob("*")):
+        if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _stamp(tool: Tool) -> str:
+    major, minor, *_ = f"{tool.version}..".split(".")
+    return STAMPS.get(tool.module, "").format(version=tool.version, major=major, minor=minor)
+
+
+def _on_path(tool: Tool) -> str | None:
+    """The path of an installed program that says it is this version, or None."""
+    found = shutil.which(tool.name)
+    if found is None or not tool.version:
+        return None
+    for argument in ("--version", "version"):
+        try:
+            done = subprocess.run([found, argument], capture_output=True, text=True, timeout=5)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        words = (done.stdout + done.stderr).replace(",", " ").replace('"', " ").split()
+        if done.returncode == 0 and {tool.version, f"v{tool.version}"} & {word.partition("+")[0] for word in words}:
+            return found
+    return None
