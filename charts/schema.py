@@ -1,4 +1,4 @@
-"""Write each chart's values.schema.json out of its values.yaml: keys, types, defaults, and the comments as descriptions.
+"""Write each chart's values.schema.json out of its values.yaml: keys, types, defaults, comments as descriptions.
 
     python charts/schema.py            # writes
     python charts/schema.py --check    # fails when a schema is not what it would write

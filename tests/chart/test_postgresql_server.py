@@ -87,7 +87,7 @@ def test_no_password_in_any_log(pod: Pod) -> None:
 
 def test_fast_shutdown_with_a_client_connected_and_rows_after_restart(pod: Pod) -> None:
     client = subprocess.Popen(
-        pod.command({"PGPASSWORD": AWKWARD, "PGHOST": "127.0.0.1"}, "psql", "-U", "flaskapp", "-c", "SELECT pg_sleep(60)"),
+        pod.command({"PGPASSWORD": AWKWARD}, "psql", "-h127.0.0.1", "-Uflaskapp", "-cSELECT pg_sleep(60)"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **pod.options(),
     )  # fmt: skip
     time.sleep(1)

@@ -1,0 +1,40 @@
+"""kubeconform with the schemas of any supported Kubernetes version, offline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import mkdtemp
+
+from tests.chart.render import ROOT
+
+OLDEST, NEWEST = "1.30.0", "1.37.0"
+PACKAGED = Path(next(iter(find_spec("kubernetes_validate").submodule_search_locations)))  # type: ignore[union-attr, arg-type]
+
+
+@cache
+def folder(version: str) -> Path:
+    """The package's strict schemas of a version, as kubeconform reads them: references by file name. Kept in build/."""
+    target = ROOT / "build" / f"kubernetes-schemas-{metadata.version('kubernetes-validate')}" / version
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(mkdtemp(dir=target.parent))
+    for source in (PACKAGED / "kubernetes-json-schema" / f"v{version}-local-strict").glob("*.json"):
+        schema = json.loads(source.read_text().replace('"/api/_definitions.json', '"_definitions.json'))
+        schema.pop("$id", None)
+        (half / source.name).write_text(json.dumps(schema))
+    half.replace(target)
+    return target
+
+
+def kubeconform(text: str, version: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    location = f"{folder(version)}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+    command = ["kubeconform", "-strict", "-summary", "-kubernetes-version", version, "-schema-location", location]
+    return subprocess.run(
+        [*command, *arguments], input=text, check=False, capture_output=True, text=True, timeout=60
+    )  # fmt: skip

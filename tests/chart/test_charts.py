@@ -1,0 +1,209 @@
+"""The charts as a whole: lint, schemas of Kubernetes, environments, sameness, drift, size."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.kubernetes_schemas import NEWEST, OLDEST, kubeconform
+from tests.chart.render import (
+    CHARTS,
+    ROOT,
+    WITHOUT_CLUSTER,
+    Object,
+    RenderError,
+    merged,
+    render_text,
+    run_helm,
+    values_of,
+)  # fmt: skip
+
+ENVIRONMENTS = sorted((ROOT / "environments").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").glob("*/values.yaml"))
+RELEASE_VALUES = {
+    "default": WITHOUT_CLUSTER,
+    **{path.stem: merged(values_of(path), WITHOUT_CLUSTER) for path in ENVIRONMENTS},
+    **{path.parent.name: values_of(path) for path in EXAMPLES},
+}
+
+
+def run(*arguments: str, cwd: Path = ROOT, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=cwd, input=stdin, check=False, capture_output=True, text=True, timeout=120)
+
+
+def output(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("chart", ["flaskapp", "postgresql"])
+def test_unit_suites(chart: str) -> None:
+    done = run("helm-unittest", "--strict", f"charts/{chart}")
+    print(done.stdout)
+    assert done.returncode == 0, output(done)
+
+
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_lint_strict(name: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(RELEASE_VALUES[name]))
+    assert "0 chart(s) failed" in run_helm("lint", "--strict", "charts/flaskapp", "--values", str(values))
+
+
+def test_lint_postgresql_strict() -> None:
+    assert "0 chart(s) failed" in run_helm(
+        "lint", "--strict", "charts/postgresql", "-f", "charts/postgresql-values.yaml"
+    )
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_kubernetes_accepts_every_object(name: str, version: str) -> None:
+    done = kubeconform(render_text("flaskapp", RELEASE_VALUES[name], "--kube-version", version), version)
+    assert done.returncode == 0, output(done)
+    assert "Skipped: 0" in done.stdout
+
+
+def test_kubeconform_sees_a_mistake() -> None:
+    text = render_text("flaskapp", WITHOUT_CLUSTER).replace("progressDeadlineSeconds", "progressDeadlineSecond")
+    done = kubeconform(text, NEWEST)
+    assert done.returncode == 1
+    assert "progressDeadlineSecond" in output(done)
+
+
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_two_renders_are_equal(name: str) -> None:
+    values = yaml.safe_dump(RELEASE_VALUES[name])
+    command = ("template", "web", "charts/flaskapp", "--values", "-")
+    assert run_helm(*command, stdin=values) == run_helm(*command, stdin=values)
+
+
+def test_nothing_is_rendered_where_a_password_could_not_stay() -> None:
+    with pytest.raises(RenderError, match=r"postgresql\.auth\.existingSecret: helm does not reach the cluster"):
+        run_helm("template", "web", "charts/flaskapp")
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+def test_environment_holds_only_differences(path: Path) -> None:
+    """No key that says what the chart's values say already, and no secret."""
+
+    def same(layer: dict[str, Any], base: dict[str, Any], at: str = "") -> list[str]:
+        found = []
+        for key, value in layer.items():
+            if isinstance(value, dict) and isinstance(base.get(key), dict):
+                found += same(value, base[key], f"{at}{key}.")
+            elif key in base and base[key] == value:
+                found.append(at + key)
+        return found
+
+    values = values_of(path)
+    postgresql = {"postgresql": values_of(CHARTS / "postgresql" / "values.yaml")}
+    assert same(values, merged(postgresql, values_of(CHARTS / "flaskapp" / "values.yaml"))) == []
+    assert "values" not in values.get("secrets", {})
+    assert "assword:" not in path.read_text().replace("password: owner-password", "")
+
+
+def without_release(objects: list[Object]) -> list[Object]:
+    for item in objects:
+        for labels in (item["metadata"]["labels"], item["spec"]["selector"] if item["kind"] == "Service" else {}):
+            labels.pop("app.kubernetes.io/instance", None)
+    return sorted(objects, key=lambda item: (item["kind"], item["metadata"]["name"]))
+
+
+def test_postgresql_alone_is_what_the_release_brings() -> None:
+    alone = values_of(CHARTS / "postgresql-values.yaml")
+    bundled = values_of(CHARTS / "flaskapp" / "values.yaml")["postgresql"]
+    assert {"enabled": True, **alone} == bundled
+
+    def objects(text: str) -> list[Object]:
+        text = text.replace("app.kubernetes.io/instance: web-postgresql", "app.kubernetes.io/instance: web")
+        documents = [part for part in text.split("\n---\n") if "charts/postgresql/templates" in part or name_is_alone]
+        return [found for part in documents for found in yaml.safe_load_all(part) if found]
+
+    passwords = {"auth": {"password": "one", "ownerPassword": "two"}}
+    name_is_alone = True
+    first = objects(render_text("postgresql", merged(alone, passwords), name="web-postgresql"))
+    name_is_alone = False
+    second = objects(render_text("flaskapp", {"postgresql": passwords}))
+    assert {item["kind"] for item in first} == {"StatefulSet", "Service", "Secret", "ConfigMap"}
+    assert without_release(first) == without_release(second)
+
+
+def test_schemas_say_what_the_values_say() -> None:
+    done = run(sys.executable, "charts/schema.py", "--check")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("chart", ["flaskapp", "postgresql"])
+def test_every_value_is_described(chart: str) -> None:
+    schema = yaml.safe_load((CHARTS / chart / "values.schema.json").read_text())
+
+    def undescribed(node: dict[str, Any], at: str) -> list[str]:
+        missing = [] if node.get("description") or "properties" in node else [at]
+        return missing + [
+            found for key, inner in node.get("properties", {}).items() for found in undescribed(inner, f"{at}.{key}")
+        ]
+
+    assert undescribed(schema, chart) == [f"{chart}.postgresql.enabled"] * (chart == "flaskapp")
+
+
+def test_readmes_say_what_the_values_say(tmp_path: Path) -> None:
+    copy = tmp_path / "charts"
+    shutil.copytree(CHARTS, copy, ignore=shutil.ignore_patterns("*.tgz"))
+    done = run("helm-docs", "--chart-search-root", str(copy), "--sort-values-order", "file", "--log-level", "warning")
+    assert done.returncode == 0, output(done)
+    for chart in ("flaskapp", "postgresql"):
+        assert (copy / chart / "README.md").read_text() == (CHARTS / chart / "README.md").read_text(), (
+            "run `helm-docs --chart-search-root charts --sort-values-order file`"
+        )
+
+
+def test_files_stay_small(tmp_path: Path) -> None:
+    for path in CHARTS.glob("*/templates/**/*"):
+        if path.is_file():
+            assert len(path.read_text().splitlines()) <= 250, path
+    run_helm("package", "charts/flaskapp", "--destination", str(tmp_path))
+    assert next(tmp_path.glob("*.tgz")).stat().st_size < 60 * 1024
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The charts in a repository of their own whose `main` is published, to change as one likes."""
+    origin, work = tmp_path / "origin", tmp_path / "work"
+    origin.mkdir()
+    shutil.copytree(CHARTS, origin / "charts", ignore=shutil.ignore_patterns("*.tgz"))
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "charts"]):
+        assert run(*git, *command, cwd=origin).returncode == 0
+    assert run("git", "clone", "-q", str(origin), str(work)).returncode == 0
+    return work
+
+
+def commit(repository: Path) -> None:
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org")
+    assert run(*git, "commit", "-qam", "change", cwd=repository).returncode == 0
+
+
+def test_ct_lint() -> None:
+    done = run("ct", "lint", "--config", "charts/ct.yaml", "--charts", "charts/postgresql,charts/flaskapp")
+    assert done.returncode == 0, output(done)
+    assert "All charts linted successfully" in done.stdout
+
+
+def test_ct_refuses_a_change_without_a_new_version(repository: Path) -> None:
+    values = repository / "charts/postgresql/values.yaml"
+    values.write_text(values.read_text().replace("maxConnections: 100", "maxConnections: 200"))
+    commit(repository)
+    refused = run("ct", "lint", "--config", "charts/ct.yaml", cwd=repository)
+    assert refused.returncode == 1
+    assert "chart version not ok. Needs a version bump" in output(refused)
+    chart = repository / "charts/postgresql/Chart.yaml"
+    chart.write_text(chart.read_text().replace("version: 0.1.0", "version: 0.2.0"))
+    commit(repository)
+    accepted = run("ct", "lint", "--config", "charts/ct.yaml", cwd=repository)
+    assert accepted.returncode == 0, output(accepted)
