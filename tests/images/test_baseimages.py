@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import baseimages, registry
+from localcluster import baseimages, debian, registry
 from localcluster.buildkit import Builder
 from localcluster.image import postgres_archive
 from tests.images.container import Container
@@ -71,7 +71,7 @@ def test_half_made_ones_are_not_used(builder: Builder, tmp_path: Path, monkeypat
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(baseimages, "run", interrupted)
+    monkeypatch.setattr(debian, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         baseimages.python(builder)
     left = subprocess.run(["find", str(tmp_path), "-type", "f"], capture_output=True, text=True).stdout.split()

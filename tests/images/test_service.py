@@ -1,14 +1,25 @@
-"""The image of this repository's own service."""
+"""The image of this repository's own service, for this machine and for arm64."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from localcluster.baseimages import DOCKERFILE
+from localcluster.baseimages import DOCKERFILE, architecture
 from localcluster.image import Image
 from tests.images.conftest import Build
 from tests.images.container import Container, get
 from tests.images.test_application import files, free_port
+
+# A database that isn't there.
+SETTINGS = {
+    "DB_HOST": "127.0.0.1",
+    "DB_PORT": "1",
+    "DB_NAME": "ledger",
+    "DB_USERNAME": "ledger",
+    "DB_PASSWORD": "secret",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +50,7 @@ def test_command_line(container: Container) -> None:
 
 def test_answers_liveness_without_a_database(container: Container) -> None:
     port = free_port()
-    settings = {"PORT": port, "DB_HOST": "127.0.0.1", "DB_PORT": free_port(), "DB_NAME": "a", "DB_USERNAME": "a"}
-    with container.started(environment=settings | {"DB_PASSWORD": "a", "METRICS_PORT": free_port()}):
+    with container.started(environment=SETTINGS | {"PORT": port}):
         get(f"http://127.0.0.1:{port}/livez")
 
 
@@ -48,3 +58,24 @@ def test_a_missing_setting_ends_it_with_its_name(container: Container) -> None:
     done = container.run()
     assert done.returncode != 0
     assert "DB_HOST" in done.stdout
+
+
+@pytest.mark.skipif(not os.environ.get("LONG"), reason="long form: LONG=1")
+@pytest.mark.skipif(architecture() == "arm64", reason="this machine runs arm64 itself")
+def test_arm64_serves_under_emulation(build: Build, space: Path) -> None:
+    """Assembled here without emulation, then run by qemu, with nothing registered in the kernel."""
+    emulator = shutil.which("qemu-aarch64-static")
+    assert emulator, "qemu-aarch64-static is missing: apt-get install qemu-user-static"
+    image = build(DOCKERFILE.parent, name="flaskapp", platform="linux/arm64")
+    container = Container(image.archive, space / "arm64")
+    for library in (container.root / "deps").rglob("*.so*"):
+        assert library.read_bytes()[18:20] == b"\xb7\0", f"{library} is not for aarch64"
+    shutil.copy(emulator, container.root / "qemu")
+    # The image's own command; the emulator takes the interpreter's path.
+    command = ["/qemu", "/usr/bin/python3", *container.config["Cmd"][1:]]
+    port = free_port()
+    with container.started(*command, environment=SETTINGS | {"PORT": port}):
+        get(f"http://127.0.0.1:{port}/livez", seconds=120)
+        assert b"version" in get(f"http://127.0.0.1:{port}/version", seconds=20)
+    done = container.run(*command[:2], "-c", "import platform; print(platform.machine())")
+    assert done.stdout == "aarch64\n"
