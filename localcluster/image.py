@@ -86,8 +86,9 @@ def build_image(
             secrets=pipconfig.secrets(work),
         )
         image = _image(layout, name, platform, base, output)
-    size, seconds = image.size / 2**20, time.monotonic() - started
-    progress(f"built {image.reference} ({platform}, {size:.1f} MiB) in {seconds:.0f} s")
+    size, own = image.size / 2**20, sum(size for _, size in image.own_layers) / 2**20
+    seconds = time.monotonic() - started
+    progress(f"built {image.reference} ({platform}, {size:.1f} MiB, {own:.1f} above its base) in {seconds:.0f} s")
     return image
 
 
