@@ -43,11 +43,13 @@ class Builder:
         options: Mapping[str, str] | None = None,
         bases: Mapping[str, Layout] | None = None,
         secrets: Mapping[str, Path] | None = None,
+        push: str = "",
     ) -> Layout:
         """Build `context` by `dockerfile` (default: the one inside it) into a new OCI layout at `output`.
 
         `options` are the Dockerfile frontend's (`build-arg:NAME`, `label:NAME`, `no-cache`); `bases` are layouts that
-        stand in for the images of FROM lines; `secrets` are files that RUN steps may mount.
+        stand in for the images of FROM lines; `secrets` are files that RUN steps may mount. `push` is a reference to
+        push the same image to, with the login of DOCKER_CONFIG.
         """
         dockerfile = dockerfile or context / "Dockerfile"
         command = [str(self.programs / "buildctl"), "--addr", self.address, "build", "--progress=plain"]
@@ -59,6 +61,8 @@ class Builder:
         command += [f"--opt={name}={value}" for name, value in options.items()]
         command += [f"--secret=id={name},src={path}" for name, path in (secrets or {}).items()]
         command.append(f"--output=type=oci,tar=false,dest={output},rewrite-timestamp=true")
+        if push:
+            command.append(f"--output=type=image,name={push},push=true,oci-mediatypes=true,rewrite-timestamp=true")
         log = output.with_suffix(".log")
         try:
             run(command, log, what, self.progress)
@@ -69,8 +73,11 @@ class Builder:
 
 
 @contextmanager
-def daemon(progress: Progress = tools.say) -> Iterator[Builder]:
-    """Run buildkitd while the block runs; builds of several processes take turns, and share its cache."""
+def daemon(progress: Progress = tools.say, trusted: Mapping[str, Path] | None = None) -> Iterator[Builder]:
+    """Run buildkitd while the block runs; builds of several processes take turns, and share its cache.
+
+    `trusted` are certificates to trust, by the registry (`HOST:PORT`) that they vouch for.
+    """
     if os.geteuid() != 0:
         raise BuildError("BuildKit needs root here: run this as root, or build with `docker build .`")
     packages.ensure(packages.IMAGES)
@@ -81,10 +88,14 @@ def daemon(progress: Progress = tools.say) -> Iterator[Builder]:
         tempfile.TemporaryDirectory(prefix="buildkit-") as run_directory,
     ):
         address = f"unix://{run_directory}/buildkitd.sock"
-        log = state / "buildkitd.log"
+        log, settings = state / "buildkitd.log", Path(run_directory) / "buildkitd.toml"
+        # Otherwise BuildKit speaks plain HTTP to a registry on this machine.
+        settings.write_text(
+            "".join(f'[registry."{host}"]\nhttp = false\nca = ["{ca}"]\n' for host, ca in (trusted or {}).items())
+        )
         # It ends with its parent, however that ends.
         command = ["setpriv", "--pdeathsig=TERM", str(programs / "buildkitd"), f"--addr={address}"]
-        command += [f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
+        command += [f"--config={settings}", f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
         # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
         command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
         with log.open("wb") as output:
@@ -130,8 +141,9 @@ def _cause(log: Path) -> str:
     said = [line.removeprefix("error: ") for line in steps if line.startswith("error: ")]
     if said:
         return "; ".join([said[0], *(line for line in steps if line.startswith("ERROR: "))])
-    last = [line for line in lines if line.startswith("error: ")]
-    return "it failed; its last lines:\n" + "\n".join([*steps[-10:], *last] if last else lines[-15:])
+    if not steps and lines and lines[-1].startswith("error: "):
+        return lines[-1].removeprefix("error: ").removeprefix("failed to solve: ")
+    return "it failed; its last lines:\n" + "\n".join([*(steps or lines)[-12:], *lines[-1:]])
 
 
 def _await(process: "subprocess.Popen[bytes]", programs: Path, address: str, log: Path) -> None:

@@ -55,6 +55,7 @@ def build_image(
     platform: str = "",
     output: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    push: str = "",
     fresh: bool = False,
     builder: Builder | None = None,
     progress: buildkit.Progress = tools.say,
@@ -62,7 +63,7 @@ def build_image(
     """Build the application in `context`; equal source gives an equal reference (`localhost/NAME:` and its digest).
 
     `wsgi` (`module:callable`) is for applications where neither wsgi.py nor app.py says it; `labels` are further OCI
-    labels; `fresh` ignores the build cache.
+    labels; `push` is a reference to push it to as well; `fresh` ignores the build cache.
 
     Raises:
         BuildError: the application lacks something, or BuildKit failed; the message says what to add.
@@ -84,6 +85,7 @@ def build_image(
             options=options,
             bases=bases,
             secrets=pipconfig.secrets(work),
+            push=push,
         )
         image = _image(layout, name, platform, base, output)
     size, own = image.size / 2**20, sum(size for _, size in image.own_layers) / 2**20
