@@ -55,6 +55,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* Pods that are there whatever the load. */}}
+{{- define "flaskapp.leastPods" -}}
+{{- ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled }}
+{{- end }}
+
+{{/* A path as a key of a ConfigMap. */}}
+{{- define "flaskapp.fileKey" -}}
+{{- trimPrefix "/" . | replace "/" "--" }}
+{{- end }}
+
 {{- define "flaskapp.migrationMode" -}}
 {{- ternary .Values.migrations.mode "none" .Values.database.enabled }}
 {{- end }}
@@ -81,13 +91,14 @@ username, secret, and the names of its keys: usernameKey, passwordKey, urlKey.
 {{- else }}
 {{- $database := .Values.database }}
 {{- $keys := $database.secretKeys }}
-{{- $app := dict "username" $database.username "usernameKey" $keys.username "secret" $database.existingSecret
+{{- $secret := $database.existingSecret | default (ternary (printf "%s-database" (include "flaskapp.fullname" .)) "" (not (empty $database.externalSecret))) }}
+{{- $app := dict "username" $database.username "usernameKey" $keys.username "secret" $secret
   "passwordKey" $keys.password "urlKey" $keys.url }}
 {{- $owner := $app }}
 {{- with $database.owner }}
 {{- if or .username .secretKeys.username .secretKeys.url }}
 {{- $owner = dict "username" .username "usernameKey" .secretKeys.username
-  "secret" (default $database.existingSecret .existingSecret)
+  "secret" (default $secret .existingSecret)
   "passwordKey" .secretKeys.password "urlKey" .secretKeys.url }}
 {{- end }}
 {{- end }}

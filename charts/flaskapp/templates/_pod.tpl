@@ -8,6 +8,9 @@
   (dict "name" "WEB_CONCURRENCY" "value" (toString $values.workers))
   (dict "name" "WEB_THREADS" "value" (toString $values.threads))
   (dict "name" "GRACEFUL_TIMEOUT" "value" (toString $values.rollout.gracefulSeconds)) }}
+{{- if $values.metrics.enabled }}
+{{- $own = append $own (dict "name" "METRICS_PORT" "value" (toString $values.metrics.port)) }}
+{{- end }}
 {{- if $values.database.enabled }}
 {{- $own = concat $own (include "flaskapp.databaseEnv" . | fromJsonArray) }}
 {{- end }}
@@ -66,6 +69,9 @@
 {{- with .Values.secrets.existingSecret }}
 - secretRef: {name: {{ . }}}
 {{- end }}
+{{- with .Values.secrets.external }}
+- secretRef: {name: {{ include "flaskapp.fullname" $ }}-external}
+{{- end }}
 {{- end }}
 
 {{/* A container in the application's image. Arguments: root, account, name, command (empty: the image's own). */}}
@@ -100,6 +106,9 @@ volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
 {{- if and $values.database.enabled $values.database.caSecret }}
 - {name: database-ca, mountPath: /run/secrets/database-ca, readOnly: true}
 {{- end }}
+{{- range $path, $_ := $values.files }}
+- {name: files, mountPath: {{ $path }}, subPath: {{ include "flaskapp.fileKey" $path }}, readOnly: true}
+{{- end }}
 {{- with $values.volumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -131,6 +140,9 @@ volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
 - {name: database-ca, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
 {{- end }}
+{{- if $values.files }}
+- {name: files, configMap: {name: {{ include "flaskapp.fullname" .root }}-files}}
+{{- end }}
 {{- with $values.volumes }}
 {{ toYaml . }}
 {{- end }}
@@ -158,6 +170,6 @@ tolerations: {{- toYaml . | nindent 2 }}
 
 {{/* Checksums of what the pods read from objects of this chart. */}}
 {{- define "flaskapp.checksums" -}}
-checksum/config: {{ .Values.config | toJson | sha256sum }}
+checksum/config: {{ list .Values.config .Values.files | toJson | sha256sum }}
 checksum/secret: {{ .Values.secrets.values | toJson | sha256sum }}
 {{- end }}

@@ -8,7 +8,15 @@
 {{- if $values.postgresql.enabled }}
 {{- fail "database.enabled: false, and postgresql.enabled would still bring a server; set postgresql.enabled to false too" }}
 {{- end }}
+{{- if $values.backup.enabled }}
+{{- fail "backup.enabled: true, and database.enabled is false; there is nothing to back up" }}
+{{- end }}
 {{- else }}
+{{- with $values.backup }}
+{{- if and .enabled (not .persistence.enabled) (not .s3.uri) }}
+{{- fail "backup.persistence.enabled: false, and backup.s3.uri is empty, so the dumps would be kept nowhere; set one of them" }}
+{{- end }}
+{{- end }}
 {{- if and $values.postgresql.enabled $database.host }}
 {{- fail "database.host: set, and postgresql.enabled brings a server too; set postgresql.enabled to false to use the host" }}
 {{- end }}
@@ -16,8 +24,11 @@
 {{- if not $database.host }}
 {{- fail "database.host: empty, and postgresql.enabled is false; name the server, or set database.enabled to false for an application without one" }}
 {{- end }}
-{{- if not $database.existingSecret }}
-{{- fail "database.existingSecret: empty; name the Secret with the credentials of the external database" }}
+{{- if not (or $database.existingSecret $database.externalSecret) }}
+{{- fail "database.existingSecret: empty; name the Secret with the credentials of the external database, or fetch one by database.externalSecret" }}
+{{- end }}
+{{- if and $database.existingSecret $database.externalSecret }}
+{{- fail "database.existingSecret: set, and database.externalSecret makes a Secret too; keep one" }}
 {{- end }}
 {{- if and $database.env.url (not $database.secretKeys.url) }}
 {{- fail "database.secretKeys.url: empty, and database.env.url wants a URL; name the key that holds it, percent-encoded" }}
@@ -28,6 +39,9 @@
 {{- end }}
 {{- if and (eq $database.sslmode "verify-ca") (not $database.caSecret) (not (hasKey $values.env $database.env.sslrootcert)) }}
 {{- fail "database.caSecret: empty, and database.sslmode is verify-ca; name the Secret with ca.crt" }}
+{{- end }}
+{{- if and $values.networkPolicy.enabled (not $values.postgresql.enabled) (not $values.networkPolicy.databaseTo) }}
+{{- fail "networkPolicy.databaseTo: empty, so the external database could not be reached; name its addresses, such as [{ipBlock: {cidr: 10.0.0.0/16}}]" }}
 {{- end }}
 {{- $facts := include "flaskapp.database" . | fromJson }}
 {{- $pods := ternary $values.autoscaling.maxReplicas $values.replicas $values.autoscaling.enabled | int }}

@@ -19,7 +19,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE, SELECT, UPDATE ON SEQUEN
 
 -- Acting as the owner keeps every table the owner's, so the choice can be changed later.
 \if :separate_owner
-REVOKE :"owner" FROM :"app";
+SELECT format('REVOKE %I FROM %I', :'owner', :'app') WHERE pg_has_role(:'app', :'owner', 'MEMBER') \gexec
 ALTER ROLE :"app" RESET role;
 \else
 GRANT :"owner" TO :"app";

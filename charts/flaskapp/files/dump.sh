@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Dumps the database, and beside it what a restore must give: each table's rows and a sum over them, at the same instant.
+set -euo pipefail
+umask 0077
+
+if [[ -n ${PGPASSWORD_FILE:-} ]]; then PGPASSWORD=$(<"$PGPASSWORD_FILE") && export PGPASSWORD; fi
+if [[ -n ${PGUSER_FILE:-} ]]; then PGUSER=$(<"$PGUSER_FILE") && export PGUSER; fi
+
+name=$BACKUPS/$(date --utc +%Y-%m-%dT%H-%M-%SZ)
+rm -f "$BACKUPS"/*.unverified "$BACKUPS"/*.tables
+
+# One session holds the instant open for the dump and for the sums.
+coproc SESSION { exec psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1; }
+session_pid=$SESSION_PID
+ask=${SESSION[1]} answer=${SESSION[0]}
+echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$ask"
+read -r -t 60 snapshot <&"$answer" || { echo "backup: the database at $PGHOST did not answer" >&2; exit 1; }
+pg_dump --format=custom --snapshot="$snapshot" --file="$name.unverified"
+printf '\\o %s\n\\i %s\n\\q\n' "$name.tables" "$SCRIPTS/tables.sql" >&"$ask"
+wait "$session_pid"
+echo "backup: dumped $(stat --format=%s "$name.unverified") bytes, $(wc --lines <"$name.tables") tables"
