@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,7 +21,8 @@ CURL = """
 The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
 
   curl -s {url}/readyz
-  curl -s {url}/api/v1/deployments --json '{body}'
+  curl -s {url}/api/v1/deployments -H "Authorization: Bearer $(cat {token})" \\
+    --json '{body}'
   curl -s {url}/api/v1/deployments
   curl -s {url}/api/v1/services/shop
 """
@@ -33,7 +35,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # through the `finally` below, so nothing is left
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "flaskapp"
-    server = Postgres(home / "postgres", password(home))
+    server = Postgres(home / "postgres", secret(home / "password").read_text())
     try:
         server.start()
         serve(server, port, home)
@@ -44,7 +46,9 @@ def main() -> None:
 
 
 def serve(server: Postgres, port: int, home: Path) -> None:
+    token = secret(home / "admin-token")
     environment = os.environ | {
+        "API_ADMIN_TOKEN_FILE": str(token),
         "DB_HOST": "127.0.0.1",
         "DB_PORT": str(server.port),
         "DB_NAME": "postgres",
@@ -58,7 +62,9 @@ def serve(server: Postgres, port: int, home: Path) -> None:
     web = subprocess.Popen([*run, "gunicorn", "--bind", f"127.0.0.1:{port}"], cwd=SOURCE, env=environment)
     try:
         wait_until_ready(f"http://127.0.0.1:{port}/readyz", web)
-        print(CURL.format(url=f"http://127.0.0.1:{port}", home=home, body=BODY), flush=True)
+        print(
+            CURL.format(url=f"http://127.0.0.1:{port}", home=home, token=shlex.quote(str(token)), body=BODY), flush=True
+        )
         web.wait()
     finally:
         web.terminate()
@@ -76,14 +82,13 @@ def wait_until_ready(url: str, web: subprocess.Popen[bytes]) -> None:
     sys.exit("run: the service did not become ready; its log above says why")
 
 
-def password(home: Path) -> str:
+def secret(path: Path) -> Path:
     """Made once, readable by this user alone."""
-    path = home / "password"
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24))
-    return path.read_text()
+        path.write_text(secrets.token_urlsafe(32))
+    return path
 
 
 def busy(port: int) -> bool:

@@ -1,6 +1,6 @@
 """The release ledger: what runs where, since when, and was it safe."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -17,18 +17,29 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     from flask_openapi3.models.info import Info
     from flask_openapi3.openapi import OpenAPI
 
-    from flaskapp import api, database, logs, probes, problems
+    from flaskapp import api, authorization, database, logs, pages, probes, problems, reference
     from flaskapp.settings import Settings
 
     settings = settings or Settings.from_environment()
     logging.config.dictConfig(logs.configuration(settings.log_level))
     info = Info(title="flaskapp", version=__version__, description=__doc__)
-    app = OpenAPI(__name__, info=info, doc_ui=False, static_folder=None)
+    security: Any = {"token": {"type": "http", "scheme": "bearer", "description": authorization.__doc__}}
+    app = OpenAPI(
+        __name__,
+        info=info,
+        security_schemes=security,
+        validation_error_model=problems.ProblemDetails,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.extensions["settings"] = settings
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.strict_slashes = False
     logs.init_app(app)
     problems.init_app(app)
     database.init_app(app, settings)
     api.init_app(app)
+    app.register_blueprint(pages.pages)
+    app.register_blueprint(reference.reference)
     app.wsgi_app = probes.Probes(app.wsgi_app, app.extensions["watch"])  # type: ignore[method-assign]
     return app

@@ -109,14 +109,14 @@ def watch() -> "Watch":
 
 
 @contextmanager
-def reading() -> Iterator[Connection]:
-    """A connection for one statement; no BEGIN and ROLLBACK around it."""
-    with watch().reader.connect() as connection:
+def autocommit() -> Iterator[Connection]:
+    """A connection for single statements, each its own transaction: no BEGIN and COMMIT to wait for."""
+    with watch().autocommit.connect() as connection:
         yield connection
 
 
 @contextmanager
-def writing() -> Iterator[Connection]:
+def transaction() -> Iterator[Connection]:
     """A transaction, committed at the end."""
     with watch().engine.begin() as connection:
         yield connection
@@ -127,7 +127,7 @@ class Watch:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self.reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self.up = True  # until shown otherwise: the first request may try
         self.reason = "not asked yet"
         self.answered = False
@@ -216,7 +216,7 @@ class Watch:
         self._wake.clear()
         self._probing.now = True
         try:
-            with self.reader.connect() as connection:
+            with self.autocommit.connect() as connection:
                 self.revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) != "42P01":  # no such table: an empty database, which answers

@@ -89,6 +89,8 @@ class Deployment(Model):
             "id",
             postgresql_where="status = 'succeeded'",
         ),
+        # The figures read what ended in an environment within a range.
+        Index("deployments_finished", "environment_id", "finished_at", postgresql_where="status <> 'started'"),
         Index("deployments_rollback_of", "rollback_of", postgresql_where="rollback_of IS NOT NULL"),
     )
 
@@ -106,4 +108,62 @@ class Deployment(Model):
     link: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Failure(Model):
+    """A deployment that succeeded and broke later; open until `restored_at` is known."""
+
+    __tablename__ = "failures"
+    __table_args__ = (
+        CheckConstraint("restored_at >= failed_at", name="restored_after_failed"),
+        CheckConstraint("length(summary) BETWEEN 1 AND 200", name="summary"),
+        CheckConstraint(f"link ~ '{LINK}' AND length(link) <= 2000", name="link"),
+        Index("failures_of_deployment", "deployment_id", "failed_at"),
+        Index("failures_open", "deployment_id", unique=True, postgresql_where="restored_at IS NULL"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
+    failed_at: Mapped[datetime]
+    restored_at: Mapped[datetime | None]
+    summary: Mapped[str | None]
+    link: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Token(Model):
+    """A bearer token: only the SHA-256 of its 256 random bits is kept. `service_id` limits what it may write."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (
+        CheckConstraint("length(name) BETWEEN 1 AND 100", name="name"),
+        CheckConstraint("scope IN ('read', 'write', 'admin')", name="scope"),
+        CheckConstraint("length(hash) = 32", name="hash"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    hash: Mapped[bytes] = mapped_column(unique=True)
+    scope: Mapped[str]
+    service_id: Mapped[int | None] = mapped_column(ForeignKey("services.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Model):
+    """The answer given to a caller's key, kept for a day, so that a repeated request is not a second deployment."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 200", name="key"),
+        Index("idempotency_keys_created_at", "created_at"),
+    )
+
+    caller: Mapped[bytes] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    answer: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

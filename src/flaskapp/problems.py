@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, json, render_template, request
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,6 +24,7 @@ BROKEN_RULE = "The input breaks a rule; `errors` lists each."
 RULES = {
     "deployments_rollback_of_fkey": ("body.rollback_of", "there is no such deployment"),
     "deployments_finished_after_started_check": ("body.finished_at", "must not be before started_at"),
+    "failures_restored_after_failed_check": ("body.restored_at", "must not be before failed_at"),
 }
 
 
@@ -44,6 +45,12 @@ class ProblemDetails(BaseModel):
     instance: str
     request_id: str
     errors: list[FieldError] | None = None
+
+
+def described(*statuses: int) -> dict[Any, Any]:
+    """These refusals, for the OpenAPI document."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 class ProblemError(Exception):
@@ -71,7 +78,14 @@ def answer(status: int, detail: str, errors: list[tuple[str, str]], headers: dic
     }
     if errors:
         body["errors"] = [{"field": field, "rule": rule} for field, rule in errors]
+    if for_people():
+        return Response(render_template("error.html", **body), status, headers, mimetype="text/html")
     return Response(json.dumps(body) + "\n", status, headers, content_type="application/problem+json")
+
+
+def for_people() -> bool:
+    """Whether a browser asked for a page: it names HTML, while programs take anything."""
+    return not request.path.startswith("/api/") and "text/html" in request.headers.get("Accept", "")
 
 
 def init_app(app: Flask) -> None:
@@ -100,6 +114,8 @@ def conflict(error: IntegrityError) -> Response:
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     if constraint in RULES:
         return answer(422, BROKEN_RULE, [RULES[constraint]], {})
+    if constraint == "failures_open":
+        return answer(409, "This deployment has an open failure report already.", [], {})
     return answer(409, f"This contradicts what is recorded already ({constraint}).", [], {})
 
 

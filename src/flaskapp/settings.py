@@ -1,7 +1,7 @@
 """Settings: read once from the environment, checked at start, named in every complaint.
 
-Each `DB_…` variable may be given as `DB_…_FILE` instead, the path of a file that holds the value. Such a file is read
-again for every new connection, so a rotated password needs no restart.
+The parts of the database's address and the bootstrap token may be given as `…_FILE` instead, the path of a file that
+holds the value. Such a file is read again for every new connection, so a rotated password needs no restart.
 """
 
 import os
@@ -12,7 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 from sqlalchemy import URL
 
-FROM_FILE = ("db_host", "db_port", "db_name", "db_username", "db_password")
+DATABASE = ("db_host", "db_port", "db_name", "db_username", "db_password")
+FROM_FILE = (*DATABASE, "api_admin_token")
 
 
 class SettingsError(Exception):
@@ -40,6 +41,19 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     max_body: int = Field(default=64 * 1024, ge=1024)
 
+    api_reads: Literal["public", "private"] = "public"
+    api_admin_token: SecretStr | None = Field(default=None, min_length=32)
+    # Reverse proxies whose X-Forwarded-… headers are believed, counted from here; 0 believes none.
+    proxy_hops: int = Field(default=0, ge=0, le=8)
+    # Host names that are answered, separated by commas; empty answers all.
+    trusted_hosts: str = ""
+
+    # Faults for tests of releases; refused in production.
+    app_mode: Literal["production", "development"] = "production"
+    fault_delay: float = Field(default=0, ge=0, le=60)
+    fault_error_rate: float = Field(default=0, ge=0, le=1)
+    fault_unready: bool = False
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read every setting; raise SettingsError with one line that names the variable."""
@@ -60,13 +74,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
         settings._files.update(files)
+        faults = settings.fault_delay or settings.fault_error_rate or settings.fault_unready
+        if faults and settings.app_mode == "production":
+            raise SettingsError("APP_MODE: faults (FAULT_…) are refused in production; set it to development")
         return settings
 
     def connection_parts(self) -> dict[str, Any]:
         """The parts of a connection, in libpq's words; those given as files are read anew."""
-        current = {name: getattr(self, name) for name in FROM_FILE}
+        current = {name: getattr(self, name) for name in DATABASE}
         current["db_password"] = self.db_password.get_secret_value()
-        current.update({name: read_file(name, path) for name, path in self._files.items()})
+        current.update({name: read_file(name, path) for name, path in self._files.items() if name in DATABASE})
         return {
             "host": current["db_host"],
             "port": int(current["db_port"]),
@@ -74,6 +91,12 @@ class Settings(BaseModel):
             "user": current["db_username"],
             "password": current["db_password"],
         }
+
+    def admin_token(self) -> str | None:
+        """The bootstrap token; read anew where it is a file."""
+        if "api_admin_token" in self._files:
+            return read_file("api_admin_token", self._files["api_admin_token"])
+        return self.api_admin_token.get_secret_value() if self.api_admin_token else None
 
     def database_url(self) -> URL:
         """Built from parts, so any character is safe in any of them."""

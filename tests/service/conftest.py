@@ -5,9 +5,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -23,6 +22,8 @@ from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]
 
+ADMIN = "test-admin-token-of-enough-letters"
+ADMIN = "test-admin-token-of-enough-letters"
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -48,10 +49,24 @@ def own_database(template: Database, new_database: Callable[..., Database]) -> D
 
 
 @pytest.fixture(scope="session")
-def app(database: Database) -> Flask:
-    app = create_app(Settings.from_environment(database.environment))
-    app.testing = False  # errors are answered as in production
-    return app
+def make_app() -> Iterator[Callable[[dict[str, str]], Flask]]:
+    """Makes applications that begin no thread of their own, which would use a test's one connection too."""
+    made: list[Flask] = []
+
+    def make(environment: dict[str, str]) -> Flask:
+        app = create_app(Settings.from_environment(environment))
+        app.extensions["watch"].start = lambda: None
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        app.extensions["watch"].engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def app(database: Database, make_app: Callable[[dict[str, str]], Flask]) -> Flask:
+    return make_app({**database.environment, "API_ADMIN_TOKEN": ADMIN})
 
 
 class Isolated:
@@ -60,44 +75,46 @@ class Isolated:
     def __init__(self, connection: Connection):
         self.connection = connection
 
-    def connect(self) -> Any:
-        return nullcontext(self.connection)
-
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         with self.connection.begin_nested():
             yield self.connection
+
+    connect = begin
 
 
 @pytest.fixture
 def connection(app: Flask) -> Iterator[Connection]:
     """The one connection of this test, rolled back at its end."""
     watch = app.extensions["watch"]
-    real = watch.engine, watch.reader
+    real = watch.engine, watch.autocommit
     with real[0].connect() as connection, connection.begin() as transaction:
-        watch.engine = watch.reader = Isolated(connection)
+        watch.engine = watch.autocommit = Isolated(connection)
         yield connection
-        watch.engine, watch.reader = real
+        watch.engine, watch.autocommit = real
         transaction.rollback()
 
 
 @pytest.fixture
 def client(app: Flask, connection: Connection) -> FlaskClient:
-    return app.test_client()
+    """Sends the bootstrap token with every request."""
+    client = app.test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {ADMIN}"
+    return client
 
 
 class Server:
     """gunicorn as it runs in production."""
 
-    def __init__(self, environment: dict[str, str], log: Path):
+    def __init__(self, environment: dict[str, str], log: Path, source: Path = SOURCE):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"],
-                cwd=SOURCE,
-                env=os.environ | {"PYTHONPATH": str(SOURCE)} | environment,
+                cwd=source,
+                env=os.environ | {"PYTHONPATH": str(source)} | environment,
                 stdout=output,
                 stderr=output,
             )
@@ -127,12 +144,12 @@ class Server:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[dict[str, str]], Server]]:
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts gunicorn with this environment; ends it after the test."""
     servers: list[Server] = []
 
-    def start(environment: dict[str, str]) -> Server:
-        servers.append(Server(environment, tmp_path / f"gunicorn-{len(servers)}.log"))
+    def start(environment: dict[str, str], source: Path = SOURCE) -> Server:
+        servers.append(Server(environment, tmp_path / f"gunicorn-{len(servers)}.log", source))
         return servers[-1]
 
     yield start

@@ -40,6 +40,8 @@ def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     for line in process.stdout:
         if line.startswith("  curl "):
             found = True
+            while line.endswith("\\\n"):
+                line += next(process.stdout)
             yield line.strip()
         elif found:
             return

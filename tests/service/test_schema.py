@@ -1,11 +1,15 @@
 """`db upgrade|check|wait`, and which schema this code can serve on."""
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import requests
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -14,7 +18,7 @@ from flaskapp import migrate, schema
 from flaskapp.database import Model, command_engine
 from flaskapp.settings import Settings
 from tests.postgres import Database
-from tests.service.conftest import SOURCE, Server
+from tests.service.conftest import ADMIN, SOURCE, Server
 
 
 def flaskapp(database: Database, *arguments: str) -> subprocess.Popen[str]:
@@ -111,3 +115,48 @@ def test_not_ready_on_an_empty_database_until_upgraded(
 @pytest.mark.parametrize(("revision", "served"), [(None, False), (schema.NEWEST, True), ("9999", True)])
 def test_serves(revision: str | None, served: bool) -> None:
     assert schema.serves(revision) is served
+
+
+def test_constraints_are_named_as_the_models_name_them(database: Database) -> None:
+    """Answers name rules by their constraint, so a name is part of the contract."""
+    declared = {str(c.name) for table in Model.metadata.tables.values() for c in table.constraints}
+    made = database.execute(
+        "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
+        " AND contype <> 'n' AND conrelid <> 'alembic_version'::regclass"
+    )
+    assert {name for (name,) in made} == declared
+
+
+def previous_source(directory: Path) -> Path:
+    """The code as it was before the newest revision was added, from the repository's history."""
+    newest = next((SOURCE / "flaskapp/migrations/versions").glob(f"{schema.NEWEST}_*.py"))
+    log = ["git", "log", "--diff-filter=A", "--format=%H", "-1", "--", str(newest)]
+    added = subprocess.run(log, cwd=SOURCE, capture_output=True, text=True, check=True).stdout.strip()
+    commit = f"{added}^" if added else "HEAD"
+    archive = subprocess.run(["git", "archive", commit, "."], cwd=SOURCE, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(directory, filter="data")
+    return directory
+
+
+def test_the_previous_code_works_on_the_new_schema(
+    own_database: Database, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Expand, then contract: during a roll-out both releases serve, and a rollback comes up."""
+    source = previous_source(tmp_path)
+    versions = sorted(path.name[:4] for path in (source / "flaskapp/migrations/versions").glob("0*.py"))
+    assert tuple(versions) == schema.KNOWN[:-1]
+    old = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN}, source)
+    new = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN})
+    old.wait()
+    new.wait()
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    for writer, reader in ((old, new), (new, old)):
+        body = {"service": "shop", "environment": "prod", "version": "1"}
+        made = requests.post(writer.url + "/api/v1/deployments", json=body, headers=headers, timeout=5)
+        assert made.status_code == 201, made.text
+        path = f"/api/v1/deployments/{made.json()['id']}"
+        ended = requests.patch(reader.url + path, json={"status": "succeeded"}, headers=headers, timeout=5)
+        assert ended.status_code == 200, ended.text
+        assert writer.get(path).json() == ended.json()
+    assert old.get("/api/v1/services/shop").json() == new.get("/api/v1/services/shop").json()

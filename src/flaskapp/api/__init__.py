@@ -2,9 +2,9 @@
 
 from flask_openapi3.openapi import OpenAPI
 
-from flaskapp.api import deployments, services
+from flaskapp.api import deployments, dora, failures, services
 
 
 def init_app(app: OpenAPI) -> None:
-    for module in (deployments, services):
+    for module in (deployments, failures, services, dora):
         app.register_api(module.api)

@@ -1,15 +1,17 @@
 """A blueprint whose views take checked input and whose refusals say which field broke which rule."""
 
+import hashlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError
 
 from flaskapp.database import watch
-from flaskapp.problems import BROKEN_RULE, ProblemError
+from flaskapp.problems import BROKEN_RULE, ProblemError, described
 
 Errors = list[tuple[str, str]]
 
@@ -21,9 +23,18 @@ class ApiBlueprint(APIBlueprint):
     for every request that has a query.
     """
 
-    def __init__(self, name: str):
-        super().__init__(name, name, url_prefix="/api/v1")
+    def __init__(self, name: str, tags: list[Tag]):
+        super().__init__(
+            name,
+            name,
+            url_prefix="/api/v1",
+            abp_tags=tags,
+            abp_responses=described(400, 401, 403, 422, 503),
+            abp_security=[{"token": []}, {}],
+            operation_id_callback=lambda *, bp_name, name, path, method: f"{bp_name}.{name}",
+        )
         self.before_request(lambda: watch().require())
+        self.after_request(revalidated)
 
     @staticmethod
     def create_view_func(  # type: ignore[no-untyped-def, override]
@@ -35,6 +46,8 @@ class ApiBlueprint(APIBlueprint):
             errors: Errors = []
             if path:
                 read(path, "path", lambda: path.model_validate_strings(values), given, errors)
+            if header:
+                read(header, "header", lambda: header.model_validate_strings(headers(header)), given, errors)
             if query:
                 read(query, "query", lambda: query.model_validate_strings(single_arguments(errors)), given, errors)
             elif request.args:
@@ -63,8 +76,13 @@ def read(
         errors += [(".".join(map(str, (part, *item["loc"]))), item["msg"]) for item in found]
 
 
+def headers(model: type[BaseModel]) -> dict[str, str]:
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    return {name: request.headers[name] for name in names if name in request.headers}
+
+
 def single_arguments(errors: Errors) -> dict[str, str]:
-    """The query's parameters; one that comes twice is an error, as is one that is not UTF-8."""
+    """The query's parameters; one that comes twice is an error."""
     errors += [(f"query.{name}", "given more than once") for name, v in request.args.lists() if len(v) > 1]
     return request.args.to_dict()
 
@@ -72,10 +90,19 @@ def single_arguments(errors: Errors) -> dict[str, str]:
 def json_body() -> bytes:
     if request.mimetype != "application/json":
         raise ProblemError(415, "The body must be JSON, sent with `Content-Type: application/json`.")
-    return request.get_data(cache=False)
+    return request.get_data()
 
 
-def json_response(content: str, status: int = 200, **headers: str) -> Response:
+def json_response(content: str | None, status: int = 200, **headers: str) -> Response:
     """An answer from JSON that PostgreSQL built."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(content + "\n", status, named, content_type="application/json")
+    assert content is not None
+    return Response(content + "\n", status, headers, content_type="application/json")
+
+
+def revalidated(response: Response) -> Response:
+    """An ETag on what was read: who has it already gets 304 and no body."""
+    if request.method in {"GET", "HEAD"} and response.status_code == 200:
+        response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest())
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.make_conditional(request)
+    return response

@@ -1,19 +1,34 @@
 """Deployments: one row for each attempt to put a version of a service into an environment."""
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+import hashlib
+from functools import cache
+from typing import Any
+from uuid import UUID
 
-from flask import Response, url_for
+from flask import Response, request, url_for
 from flask_openapi3.models.tag import Tag
 from sqlalchemy import Connection, text
 
 from flaskapp.api.blueprint import ApiBlueprint, json_response
-from flaskapp.api.schemas import Deployment, DeploymentPage, DeploymentPath, DeploymentQuery, Finish, NewDeployment
-from flaskapp.database import reading, writing
+from flaskapp.api.cursors import Cursor
+from flaskapp.api.schemas import (
+    Deployment,
+    DeploymentPage,
+    DeploymentPath,
+    DeploymentQuery,
+    Finish,
+    IdempotencyHeader,
+    NewDeployment,
+)
+from flaskapp.authorization import Statement, caller
+from flaskapp.database import transaction
 from flaskapp.models import uuid7
-from flaskapp.problems import ProblemDetails, ProblemError
+from flaskapp.problems import ProblemError, described
 
-api = ApiBlueprint("deployments")
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
 tags = [Tag(name="deployments", description=__doc__ or "")]
+api = ApiBlueprint("deployments", tags)
 
 # A deployment as the API shows it. PostgreSQL makes the JSON: no row is taken apart and put together again here.
 COLUMNS = """
@@ -21,94 +36,179 @@ COLUMNS = """
     d.chart_version, d.rollback_of, d.actor, d.link, d.started_at, d.finished_at
 """
 JOINED = "JOIN services s ON s.id = d.service_id JOIN environments e ON e.id = d.environment_id"
+CHANGED = f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM d {JOINED}) r"
 
-GET = text(f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM deployments d {JOINED} WHERE d.id = :id) r")
+GET = Statement(
+    "read", f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM deployments d {JOINED} WHERE d.id = :id) r"
+)
 
 # The names must be there; where they are not, nothing is inserted.
-INSERT = text(f"""
-    WITH d AS (
+RECORD = Statement(
+    "write",
+    CHANGED,
+    tables="""d AS (
         INSERT INTO deployments (id, service_id, environment_id, version, commit, committed_at, digest, chart_version,
                                  status, rollback_of, actor, link, started_at, finished_at)
         SELECT :id, s.id, e.id, :version, :commit, :committed_at, :digest, :chart_version,
                :status, :rollback_of, :actor, :link, coalesce(:started_at, :finished_at, statement_timestamp()),
                CASE WHEN :status <> 'started' THEN coalesce(:finished_at, statement_timestamp()) END
-        FROM services s, environments e WHERE s.name = :service AND e.name = :environment
+        FROM services s, environments e, allowed WHERE s.name = :service AND e.name = :environment
         RETURNING *
-    )
-    SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM d {JOINED}) r
-""")
+    )""",
+    service="(SELECT id FROM services WHERE name = :service)",
+)
 ADD_SERVICE = text("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
 ADD_ENVIRONMENT = text("""
     INSERT INTO environments (name, position) SELECT :environment, coalesce(max(position), 0) + 1 FROM environments
     ON CONFLICT DO NOTHING
 """)
 
-FINISH = text(f"""
-    WITH d AS (
+FINISH = Statement(
+    "write",
+    CHANGED,
+    tables="""d AS (
         UPDATE deployments SET status = :status, finished_at = coalesce(:finished_at, statement_timestamp())
-        WHERE id = :id AND status = 'started' RETURNING *
-    )
-    SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM d {JOINED}) r
+        FROM allowed WHERE id = :id AND status = 'started' RETURNING deployments.*
+    )""",
+    service="(SELECT service_id FROM deployments WHERE id = :id)",
+)
+
+# An answer is kept for a day, for its caller alone.
+KEY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+KEY_FOUND = Statement(
+    "write",
+    """SELECT encode(fingerprint, 'hex') || answer FROM idempotency_keys
+       WHERE caller = :caller AND key = :key AND created_at > now() - interval '1 day'""",
+)
+KEY_KEEP = text("""
+    INSERT INTO idempotency_keys (caller, key, fingerprint, answer) VALUES (:caller, :key, :fingerprint, :answer)
+    ON CONFLICT (caller, key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = now()
 """)
 
 
-@api.post("/deployments", tags=tags, responses={201: Deployment, 422: ProblemDetails})
-def record(body: NewDeployment) -> Response:
-    """Record a deployment as it starts, or as it ended."""
+@api.post("/deployments", responses={201: Deployment, **described(409, 413, 415)})
+def record(header: IdempotencyHeader, body: NewDeployment) -> Response:
+    """Record a deployment as it starts, or as it ended.
+
+    With an `Idempotency-Key`, the same request sent again within a day gets the same answer and adds nothing.
+    """
     values = {**body.model_dump(), "id": uuid7()}
-    with writing() as connection:
-        content = connection.scalar(INSERT, values) or with_new_names(connection, values)
-    return json_response(content, 201, Location=url_for("deployments.show", id=values["id"]))
+    if header.idempotency_key is None:
+        content = RECORD.run(values) or with_new_names(values)
+    else:
+        content = once(header.idempotency_key, values)
+    identifier = Deployment.model_validate_json(content).id if header.idempotency_key else values["id"]
+    return json_response(content, 201, Location=url_for("deployments.show", id=identifier))
 
 
-def with_new_names(connection: Connection, values: dict[str, object]) -> str:
+def with_new_names(values: dict[str, Any], connection: Connection | None = None) -> str:
+    """Add the service and the environment, then the deployment."""
+    if connection is None:
+        with transaction() as own:
+            return with_new_names(values, own)
     connection.execute(ADD_SERVICE, values)
     connection.execute(ADD_ENVIRONMENT, values)
-    content: str = connection.execute(INSERT, values).scalar_one()
+    content = RECORD.run(values, connection)
+    if content is None:
+        raise ProblemError(503, "A name was being added by somebody else. Try again.", headers={"Retry-After": "1"})
     return content
 
 
-@api.get("/deployments", tags=tags, responses={200: DeploymentPage, 422: ProblemDetails})
+def once(key: str, values: dict[str, Any]) -> str:
+    """Record it unless this caller did so under this key: then give the answer that was given."""
+    fingerprint = hashlib.sha256(request.get_data()).digest()
+    mine = {"caller": caller().identity, "key": key}
+    lock = hashlib.sha256(mine["caller"] + key.encode()).digest()[:8]  # type: ignore[operator]
+    with transaction() as connection:
+        if not connection.scalar(KEY_LOCK, {"lock": int.from_bytes(lock, signed=True)}):
+            raise ProblemError(409, "A request with this Idempotency-Key is in flight.", headers={"Retry-After": "1"})
+        found = KEY_FOUND.run(mine, connection)
+        if found is None:
+            content = RECORD.run(values, connection) or with_new_names(values, connection)
+            connection.execute(KEY_KEEP, {**mine, "fingerprint": fingerprint, "answer": content})
+            return content
+    if found[:64] != fingerprint.hex():
+        raise ProblemError(422, "This Idempotency-Key came before with another body.")
+    return found[64:]
+
+
+@api.get("/deployments", responses={200: DeploymentPage})
 def index(query: DeploymentQuery) -> Response:
-    """Deployments, the newest first."""
-    filters = {"service": "s.name = :service", "environment": "e.name = :environment", "status": "d.status = :status"}
+    """Deployments, the newest first; `next` is the cursor of the page after this."""
+    return json_response(page(query))
+
+
+# What a filter asks for, by the query parameter's name.
+FILTERS = {
+    "service": "s.name = :service",
+    "environment": "e.name = :environment",
+    "status": "d.status = :status",
+    "since": "d.started_at >= :since",
+    "until": "d.started_at < :until",
+    "cursor": "(d.started_at, d.id) < (:cursor_time, :cursor_id)",
+}
+
+
+def page(query: DeploymentQuery) -> str:
     values = query.model_dump(exclude_none=True)
-    where = " AND ".join(filters[name] for name in filters if name in values) or "true"
-    statement = text(f"""
-        SELECT json_build_object('items', coalesce(json_agg(r), '[]'))::text FROM (
-            SELECT {COLUMNS} FROM deployments d {JOINED} WHERE {where}
-            ORDER BY d.started_at DESC, d.id DESC LIMIT :limit
+    asked = tuple(name for name in FILTERS if name in values)
+    if query.cursor is not None:
+        cursor = Cursor.decode(query.cursor)
+        values |= {"cursor_time": cursor.time, "cursor_id": cursor.id}
+    content = listing(asked).run(values)
+    assert content is not None
+    return content
+
+
+@cache
+def listing(asked: tuple[str, ...]) -> Statement:
+    """One statement for each set of filters that is asked for: 64 at most."""
+    where = " AND ".join(FILTERS[name] for name in asked) or "true"
+    return Statement(
+        "read",
+        f"""
+        SELECT json_build_object(
+            'items', coalesce(json_agg(r.item) FILTER (WHERE r.number <= :limit), '[]'),
+            'next', max({Cursor.SQL}) FILTER (WHERE r.number = :limit AND r.more)
+        )::text FROM (
+            SELECT row_to_json(i) AS item, i.started_at, i.id, row_number() OVER w AS number,
+                   lead(true, 1, false) OVER w AS more
+            FROM (
+                SELECT {COLUMNS} FROM deployments d {JOINED} WHERE {where}
+                ORDER BY d.started_at DESC, d.id DESC LIMIT :limit + 1
+            ) i
+            WINDOW w AS (ORDER BY i.started_at DESC, i.id DESC)
         ) r
-    """)
-    with reading() as connection:
-        return json_response(connection.execute(statement, values).scalar_one())
+        """,
+    )
 
 
-@api.get("/deployments/<id>", tags=tags, responses={200: Deployment, 404: ProblemDetails})
+@api.get("/deployments/<id>", responses={200: Deployment, **described(404)})
 def show(path: DeploymentPath) -> Response:
     """One deployment."""
-    with reading() as connection:
-        content = connection.scalar(GET, {"id": path.id})
+    return json_response(existing(path.id))
+
+
+def existing(identifier: UUID) -> str:
+    content = GET.run({"id": identifier})
     if content is None:
         raise ProblemError(404, "There is no such deployment.")
-    return json_response(content)
+    return content
 
 
-@api.patch("/deployments/<id>", tags=tags, responses={200: Deployment, 404: ProblemDetails, 409: ProblemDetails})
+@api.patch("/deployments/<id>", responses={200: Deployment, **described(404, 409, 413, 415)})
 def finish(path: DeploymentPath, body: Finish) -> Response:
     """Tell the outcome of a deployment; telling the same one again changes nothing."""
-    with writing() as connection:
-        content = connection.scalar(FINISH, {"id": path.id, **body.model_dump()})
-        if content is None:
-            content = connection.scalar(GET, {"id": path.id})
-            check_repetition(content, body)
+    content = FINISH.run({"id": path.id, **body.model_dump()})
+    if content is None:
+        content = existing(path.id)
+        check_repetition(content, body)
     return json_response(content)
 
 
-def check_repetition(content: str | None, body: Finish) -> None:
-    """The deployment was not waiting for an outcome: it is unknown, or has one."""
-    if content is None:
-        raise ProblemError(404, "There is no such deployment.")
+def check_repetition(content: str, body: Finish) -> None:
+    """The deployment has an outcome already: it must be this one."""
     recorded = Deployment.model_validate_json(content)
     if recorded.status != body.status or (body.finished_at and body.finished_at != recorded.finished_at):
         raise ProblemError(409, f"This deployment ended already: {recorded.status} at {recorded.finished_at}.")

@@ -1,8 +1,10 @@
 """What the API takes and gives, as pydantic models: they check the input and describe it in the OpenAPI document."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from typing import Annotated, Literal
 from uuid import UUID
+from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +27,17 @@ def printable(text: str) -> str:
     return text
 
 
+@cache
+def zones() -> set[str]:
+    return available_timezones()
+
+
+def known_zone(name: str) -> str:
+    if name not in zones():
+        raise ValueError("must be a name of the IANA time zone database, as Europe/Berlin")
+    return name
+
+
 Moment = Annotated[AwareDatetime, AfterValidator(plausible), Field(description="RFC 3339, with its offset from UTC.")]
 Name = Annotated[
     str,
@@ -37,7 +50,9 @@ Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printa
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$", description="The commit's hash, lower case.")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="The image's digest in the registry.")]
 Link = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2000), AfterValidator(printable)]
+Day = Annotated[date, Field(ge=date(2000, 1, 1), le=date(2200, 1, 1))]
 Status = Literal["started", "succeeded", "failed", "rolled_back"]
+Zone = Annotated[str, Field(description="IANA name, as Europe/Berlin."), AfterValidator(known_zone)]
 Outcome = Literal["succeeded", "failed", "rolled_back"]
 
 
@@ -80,7 +95,46 @@ class Finish(Input):
     finished_at: Moment | None = Field(default=None, description="Now, if not given.")
 
 
+class NewFailure(Input):
+    """What broke after it had succeeded."""
+
+    failed_at: Moment | None = Field(default=None, description="Now, if not given.")
+    restored_at: Moment | None = Field(default=None, description="When service was restored, if it was.")
+    summary: Line | None = None
+    link: Link | None = None
+
+    @model_validator(mode="after")
+    def consistent(self) -> "NewFailure":
+        if self.restored_at and not self.failed_at:
+            raise ValueError("restored_at needs failed_at")
+        if self.restored_at and self.failed_at and self.restored_at < self.failed_at:
+            raise ValueError("restored_at must not be before failed_at")
+        return self
+
+
+class Restore(Input):
+    """Service was restored."""
+
+    restored_at: Moment | None = Field(default=None, description="Now, if not given.")
+
+
+class EnvironmentOrder(Input):
+    """Every environment once, in the order in which a release travels."""
+
+    items: list[Name] = Field(min_length=1, max_length=100)
+
+
+class IdempotencyHeader(Input):
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)] | None = Field(
+        default=None, alias="Idempotency-Key", description="Any text of the caller's, the same on a repeated request."
+    )
+
+
 class DeploymentPath(Input):
+    id: UUID
+
+
+class FailurePath(Input):
     id: UUID
 
 
@@ -92,7 +146,31 @@ class DeploymentQuery(Input):
     service: Name | None = None
     environment: Name | None = None
     status: Status | None = None
+    since: AwareDatetime | None = Field(default=None, description="Started at or after this moment.")
+    until: AwareDatetime | None = Field(default=None, description="Started before this moment.")
+    cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
     limit: int = Field(default=20, ge=1, le=100)
+
+
+class DiffQuery(Input):
+    from_: Name = Field(alias="from", description="An environment.")
+    to: Name = Field(description="Another one.")
+
+
+class DoraQuery(Input):
+    environment: Name
+    service: Name | None = Field(default=None, description="All services, if not given.")
+    from_: Day | None = Field(default=None, alias="from", description="First day; if not given, 30 days in all.")
+    to: Day | None = Field(default=None, description="Last day; today if not given.")
+    tz: Zone = "UTC"
+
+    @model_validator(mode="after")
+    def consistent(self) -> "DoraQuery":
+        if self.from_ and self.to and not 0 <= (self.to - self.from_).days < 366:
+            raise ValueError("from must not be after to, nor more than 366 days before it")
+        if self.from_ and not self.to and (datetime.now(UTC).date() - self.from_).days not in range(-1, 366):
+            raise ValueError("from must not be in the future, nor more than 366 days ago unless `to` is given")
+        return self
 
 
 class Deployment(BaseModel):
@@ -118,6 +196,22 @@ class DeploymentPage(BaseModel):
     """Newest first."""
 
     items: list[Deployment]
+    next: str | None = Field(description="The cursor of the page after this one; null on the last.")
+
+
+class Failure(BaseModel):
+    """A failure report as recorded."""
+
+    id: UUID
+    deployment: UUID
+    failed_at: datetime
+    restored_at: datetime | None
+    summary: str | None
+    link: str | None
+
+
+class FailureList(BaseModel):
+    items: list[Failure]
 
 
 class EnvironmentState(BaseModel):
@@ -125,7 +219,7 @@ class EnvironmentState(BaseModel):
 
     environment: str
     current: Deployment | None
-    latest: Deployment | None
+    latest: Deployment
 
 
 class ServiceState(BaseModel):
@@ -137,3 +231,62 @@ class ServiceState(BaseModel):
 
 class ServiceList(BaseModel):
     items: list[str]
+
+
+class EnvironmentList(BaseModel):
+    items: list[str]
+
+
+class Overview(BaseModel):
+    environments: list[str]
+    services: list[ServiceState]
+
+
+class Difference(BaseModel):
+    """What runs of a service in two environments; `same` compares version and image digest."""
+
+    service: str
+    from_: Deployment | None = Field(alias="from")
+    to: Deployment | None
+    same: bool
+
+
+class Diff(BaseModel):
+    items: list[Difference]
+
+
+class Quantiles(BaseModel):
+    """Seconds; null where there is nothing to count."""
+
+    count: int
+    median: float | None
+    p90: float | None
+
+
+class FailureRate(BaseModel):
+    changes: int
+    failed: int
+    rate: float | None
+
+
+class DoraDay(BaseModel):
+    day: date
+    succeeded: int
+    failed: int
+
+
+class Dora(BaseModel):
+    """The four figures of a range of days."""
+
+    environment: str
+    service: str | None
+    from_: date = Field(alias="from")
+    to: date
+    time_zone: str
+    deployments: int
+    deployments_per_day: float
+    lead_time: Quantiles
+    change_failure_rate: FailureRate
+    recovery_time: Quantiles
+    unrecovered: int = Field(description="Failed changes that nothing has followed yet.")
+    daily: list[DoraDay]

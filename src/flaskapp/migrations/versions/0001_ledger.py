@@ -16,18 +16,18 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$'", name="environments_name_check"),
-        sa.PrimaryKeyConstraint("id", name="environments_pkey"),
-        sa.UniqueConstraint("name", name="environments_name_key"),
+        sa.CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$'", name=op.f("environments_name_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("environments_pkey")),
+        sa.UniqueConstraint("name", name=op.f("environments_name_key")),
     )
     op.create_table(
         "services",
         sa.Column("id", sa.Integer(), sa.Identity(always=True), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$'", name="services_name_check"),
-        sa.PrimaryKeyConstraint("id", name="services_pkey"),
-        sa.UniqueConstraint("name", name="services_name_key"),
+        sa.CheckConstraint("name ~ '^[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?$'", name=op.f("services_name_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("services_pkey")),
+        sa.UniqueConstraint("name", name=op.f("services_name_key")),
     )
     op.create_table(
         "deployments",
@@ -47,23 +47,25 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "(status = 'started') = (finished_at IS NULL)", name="deployments_finished_when_not_started_check"
+            "(status = 'started') = (finished_at IS NULL)", name=op.f("deployments_finished_when_not_started_check")
         ),
-        sa.CheckConstraint("commit ~ '^[0-9a-f]{7,64}$'", name="deployments_commit_check"),
-        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name="deployments_digest_check"),
-        sa.CheckConstraint("link ~ '^https?://[^[:space:]]+$' AND length(link) <= 2000", name="deployments_link_check"),
+        sa.CheckConstraint("commit ~ '^[0-9a-f]{7,64}$'", name=op.f("deployments_commit_check")),
+        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name=op.f("deployments_digest_check")),
         sa.CheckConstraint(
-            "status IN ('started', 'succeeded', 'failed', 'rolled_back')", name="deployments_status_check"
+            "link ~ '^https?://[^[:space:]]+$' AND length(link) <= 2000", name=op.f("deployments_link_check")
         ),
-        sa.CheckConstraint("finished_at >= started_at", name="deployments_finished_after_started_check"),
-        sa.CheckConstraint("length(actor) BETWEEN 1 AND 200", name="deployments_actor_check"),
-        sa.CheckConstraint("length(chart_version) BETWEEN 1 AND 200", name="deployments_chart_version_check"),
-        sa.CheckConstraint("length(version) BETWEEN 1 AND 200", name="deployments_version_check"),
-        sa.CheckConstraint("rollback_of <> id", name="deployments_rollback_of_another_check"),
-        sa.ForeignKeyConstraint(["environment_id"], ["environments.id"], name="deployments_environment_id_fkey"),
-        sa.ForeignKeyConstraint(["rollback_of"], ["deployments.id"], name="deployments_rollback_of_fkey"),
-        sa.ForeignKeyConstraint(["service_id"], ["services.id"], name="deployments_service_id_fkey"),
-        sa.PrimaryKeyConstraint("id", name="deployments_pkey"),
+        sa.CheckConstraint(
+            "status IN ('started', 'succeeded', 'failed', 'rolled_back')", name=op.f("deployments_status_check")
+        ),
+        sa.CheckConstraint("finished_at >= started_at", name=op.f("deployments_finished_after_started_check")),
+        sa.CheckConstraint("length(actor) BETWEEN 1 AND 200", name=op.f("deployments_actor_check")),
+        sa.CheckConstraint("length(chart_version) BETWEEN 1 AND 200", name=op.f("deployments_chart_version_check")),
+        sa.CheckConstraint("length(version) BETWEEN 1 AND 200", name=op.f("deployments_version_check")),
+        sa.CheckConstraint("rollback_of <> id", name=op.f("deployments_rollback_of_another_check")),
+        sa.ForeignKeyConstraint(["environment_id"], ["environments.id"], name=op.f("deployments_environment_id_fkey")),
+        sa.ForeignKeyConstraint(["rollback_of"], ["deployments.id"], name=op.f("deployments_rollback_of_fkey")),
+        sa.ForeignKeyConstraint(["service_id"], ["services.id"], name=op.f("deployments_service_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("deployments_pkey")),
     )
     op.create_index(
         "deployments_current",

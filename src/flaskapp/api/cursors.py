@@ -1,0 +1,39 @@
+"""Keyset cursors: a page begins after a row, not at a number, so rows added meanwhile neither repeat nor hide any."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+from uuid import UUID
+
+from flaskapp.problems import BROKEN_RULE, ProblemError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last row of a page: microseconds since 1970 as 8 bytes, then the id's 16, in URL-safe base64 (32 letters)."""
+
+    time: datetime
+    id: UUID
+
+    # The same in SQL, for a row `r`.
+    SQL: ClassVar[str] = """translate(encode(
+        int8send((extract(epoch FROM r.started_at) * 1000000)::bigint) || uuid_send(r.id), 'base64'), '+/', '-_')"""
+
+    def encode(self) -> str:
+        microseconds = (self.time - EPOCH) // timedelta(microseconds=1)
+        return base64.urlsafe_b64encode(microseconds.to_bytes(8, signed=True) + self.id.bytes).decode()
+
+    @classmethod
+    def decode(cls, given: str) -> "Cursor":
+        try:
+            content = base64.b64decode(given, altchars=b"-_", validate=True)
+            if len(content) != 24:
+                raise ValueError
+            time = EPOCH + timedelta(microseconds=int.from_bytes(content[:8], signed=True))
+        except (ValueError, binascii.Error, OverflowError):
+            raise ProblemError(422, BROKEN_RULE, [("query.cursor", "must be a `next` that was given here")]) from None
+        return cls(time, UUID(bytes=content[8:]))

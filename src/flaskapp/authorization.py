@@ -1,0 +1,123 @@
+"""Who may do what: bearer tokens, checked in the request's own statement, so that a revoked one fails at once.
+
+Reads are public unless API_READS is `private`; writing takes a token of scope `write` or `admin`. A token limited to
+one service may write that one only. The bootstrap token (API_ADMIN_TOKEN, or the file that API_ADMIN_TOKEN_FILE names)
+is compared in this process and may do everything.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from flask import current_app, g, request
+from sqlalchemy import Connection, TextClause, text
+
+from flaskapp.database import autocommit
+from flaskapp.problems import ProblemError
+from flaskapp.settings import Settings
+
+# ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+SCOPES = {"read": "'read', 'write', 'admin'", "write": "'write', 'admin'", "admin": "'admin'"}
+HINT = "Make one with `flaskapp token create`, or set API_ADMIN_TOKEN_FILE."
+TRUSTED = hashlib.sha256(b"").digest()  # stands for whoever needs no token of the table
+
+TOUCH = text("UPDATE api_tokens SET last_used_at = now() WHERE id = :id")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`hash` of the token that came with the request, if one did."""
+
+    hash: bytes | None
+    trusted: bool = False
+
+    @property
+    def identity(self) -> bytes:
+        return self.hash or TRUSTED
+
+
+def caller() -> Caller:
+    if "caller" not in g:
+        token = given_token()
+        hashed = hashlib.sha256(token.encode()).digest() if token else None
+        g.caller = Caller(hashed, hashed is not None and is_bootstrap(hashed))
+    found: Caller = g.caller
+    return found
+
+
+def given_token() -> str | None:
+    """A bearer token; or, for pages in a browser, the password of HTTP Basic."""
+    given = request.authorization
+    if given is None:
+        return None
+    return given.token if given.type == "bearer" else given.password if given.type == "basic" else None
+
+
+def is_bootstrap(hashed: bytes) -> bool:
+    settings: Settings = current_app.extensions["settings"]
+    secret = settings.admin_token()
+    return secret is not None and hmac.compare_digest(hashlib.sha256(secret.encode()).digest(), hashed)
+
+
+class Statement:
+    """One SQL statement that gives one text, and judges the caller's token at the same time where that is needed.
+
+    `select` is a scalar subquery; `tables` are the common table expressions before it, which change something only
+    where `allowed` has a row. `service` is an expression for the id of the service that is written.
+    """
+
+    def __init__(self, scope: str, select: str, tables: str = "", service: str | None = None):
+        self.scope = scope
+        limit = f"service_id IS NULL OR service_id = {service}" if service else "true"
+        tables = f", {tables}" if tables else ""
+        self.open = text(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})")
+        self.guarded = text(f"""
+            WITH token AS MATERIALIZED (
+                SELECT id, scope, service_id, last_used_at FROM api_tokens
+                WHERE hash = :token_hash AND revoked_at IS NULL
+                    AND (expires_at IS NULL OR expires_at > statement_timestamp())
+            ), allowed AS MATERIALIZED (
+                SELECT 1 FROM token
+                WHERE scope IN ({SCOPES[scope]}) AND ({limit})
+            ) {tables}
+            SELECT (SELECT id FROM token) AS id, EXISTS (SELECT FROM allowed) AS allowed,
+                (SELECT coalesce(last_used_at < now() - interval '1 minute', true) FROM token) AS stale,
+                CASE WHEN EXISTS (SELECT FROM allowed) THEN ({select}) END AS content
+        """)
+
+    @property
+    def private(self) -> bool:
+        settings: Settings = current_app.extensions["settings"]
+        return self.scope != "read" or settings.api_reads == "private"
+
+    def run(self, values: dict[str, Any] | None = None, connection: Connection | None = None) -> str | None:
+        """The text, or None where there is none; raises a problem where the caller may not have it."""
+        if connection is None:
+            with autocommit() as own:
+                return self.run(values, own)
+        if not self.private or caller().trusted:
+            return scalar(connection, self.open, values)
+        if caller().hash is None:
+            raise unauthorized("This needs a token.")
+        row = connection.execute(self.guarded, {**(values or {}), "token_hash": caller().hash}).one()
+        if row.id is None:
+            raise unauthorized("The token is unknown, expired or revoked.")
+        if not row.allowed:
+            raise ProblemError(403, f"The token's scope or service does not allow this; it takes `{self.scope}`.")
+        if row.stale:
+            connection.execute(TOUCH, {"id": row.id})
+        content: str | None = row.content
+        return content
+
+
+def scalar(connection: Connection, statement: TextClause, values: dict[str, Any] | None) -> str | None:
+    content: str | None = connection.scalar(statement, values)
+    return content
+
+
+def unauthorized(detail: str) -> ProblemError:
+    # A browser asks for a password on Basic; programs are told of bearer tokens.
+    scheme = "Bearer" if request.path.startswith("/api/") else 'Basic realm="flaskapp: any name, the token as password"'
+    return ProblemError(401, f"{detail} {HINT}", headers={"WWW-Authenticate": scheme})

@@ -1,0 +1,134 @@
+"""The pages: the API's answers for people. Read-only, so there is no session and nothing to forge."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, render_template, request
+from pydantic import ValidationError
+
+from flaskapp import plots
+from flaskapp.api import deployments, dora, failures, services
+from flaskapp.api.schemas import DeploymentPath, DeploymentQuery, DiffQuery, DoraQuery, ServicePath
+from flaskapp.database import watch
+from flaskapp.problems import BROKEN_RULE, ProblemError
+
+pages = Blueprint("pages", __name__, static_folder="static")
+
+SHOWN = 50  # deployments on a service's page
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+STEPS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
+
+
+@pages.before_app_request
+def require_database() -> None:
+    if request.blueprint == "pages" and request.endpoint != "pages.static":
+        watch().require()
+
+
+@pages.after_app_request
+def protect(response: Response) -> Response:
+    """On every answer: what it may load, and that a browser must not guess or leak."""
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+@pages.get("/")
+def overview() -> str:
+    """What runs where, since when."""
+    return render_template("overview.html", **json.loads(services.OVERVIEW.run() or "{}"))
+
+
+@pages.get("/services/<name>")
+def service(name: str) -> str:
+    """A service: where it stands, and its latest deployments."""
+    state = json.loads(services.state(checked(ServicePath, name=name).name))
+    items = json.loads(deployments.page(DeploymentQuery(service=name, limit=SHOWN)))["items"]
+    names = [row["environment"] for row in state["environments"]]
+    return render_template("service.html", state=state, items=items, plot=plots.timeline(items, names))
+
+
+@pages.get("/deployments/<id>")
+def deployment(id: str) -> str:
+    """One deployment, and what was reported of it."""
+    path = checked(DeploymentPath, id=id)
+    found = json.loads(deployments.existing(path.id))
+    reports = json.loads(failures.LIST.run({"id": path.id}) or "{}")["items"]
+    return render_template("deployment.html", deployment=found, reports=reports)
+
+
+@pages.get("/diff")
+def diff() -> str:
+    """Which services differ between two environments."""
+    names = environments()
+    if len(names) < 2 and not request.args:
+        return render_template("diff.html", names=names, items=None, query=None)
+    given = {"from": names[-2], "to": names[-1]} if not request.args else request.args.to_dict()
+    query = checked(DiffQuery, **given)
+    items = json.loads(services.difference(query))["items"]
+    return render_template("diff.html", names=names, items=items, query=query)
+
+
+@pages.get("/dora")
+def figures() -> str:
+    """DORA's four figures, for the last environment of the order if none is asked for."""
+    names = environments()
+    known = json.loads(services.LIST.run() or "{}")["items"]
+    given = {name: value for name, value in request.args.items() if value}
+    if not names and not given:
+        return render_template("dora.html", names=names, services=known, figures=None)
+    query = checked(DoraQuery, **{"environment": names[-1] if names else "", **given})
+    answer = json.loads(dora.figures(query))
+    return render_template("dora.html", names=names, services=known, figures=answer, plot=plots.days(answer["daily"]))
+
+
+def environments() -> list[str]:
+    names: list[str] = json.loads(services.ENVIRONMENTS.run() or "{}")["items"]
+    return names
+
+
+def checked(model: Any, **values: str) -> Any:
+    """The query or path as the API checks it."""
+    try:
+        return model.model_validate_strings(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ProblemError(422, BROKEN_RULE, [(".".join(map(str, e["loc"])), e["msg"]) for e in found]) from None
+
+
+@pages.app_template_filter("moment")
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+@pages.app_template_filter("ago")
+def ago(then: datetime) -> str:
+    """`3 hours ago`, `just now`."""
+    seconds = (datetime.now(UTC) - then).total_seconds()
+    for size, unit in STEPS:
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+@pages.app_template_filter("lasting")
+def lasting(seconds: float | None) -> str:
+    """`2 d 3 h`, `4 min`, `n/a`."""
+    if seconds is None:
+        return "n/a"
+    length = timedelta(seconds=round(seconds))
+    hours, rest = divmod(length.seconds, 3600)
+    parts = ((length.days, "d"), (hours, "h"), (rest // 60, "min"), (rest % 60, "s"))
+    shown = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(shown[:2]) or "0 s"
+
+
+@pages.app_template_filter("day")
+def day(text: str) -> str:
+    return date.fromisoformat(text).strftime("%-d %b")

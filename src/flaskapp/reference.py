@@ -1,0 +1,23 @@
+"""The API's reference: the OpenAPI document, and Swagger UI to read and try it, served from its own package."""
+
+from pathlib import Path
+from typing import Any
+
+import flask_openapi3_swagger  # type: ignore[import-untyped]
+from flask import Blueprint, Response, current_app, jsonify, render_template
+
+bundle = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
+reference = Blueprint("reference", __name__, static_folder=bundle, static_url_path="/api/swagger")
+
+
+@reference.get("/api/openapi.json")
+def document() -> Response:
+    """The document that docs/openapi.json holds."""
+    app: Any = current_app
+    return jsonify(app.api_doc)
+
+
+@reference.get("/api")
+def show() -> str:
+    """Swagger UI."""
+    return render_template("reference.html")
