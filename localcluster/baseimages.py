@@ -143,6 +143,8 @@ def _kept(builder: Builder, name: str, recipe: Iterable[object], make: Callable[
     with tools.locked(home / f"{name}.lock", f"waiting for another build of the {name} base"):
         if not target.exists():
             started = time.monotonic()
+            for left in home.glob(f".{name}-*"):  # by a run that was killed
+                shutil.rmtree(left)
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=home) as work:
                 make(Path(work)).path.rename(target)
             for old in set(home.glob(f"{name}-*/")) - {target}:

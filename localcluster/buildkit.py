@@ -18,6 +18,8 @@ Progress = Callable[[str], None]
 # Megabytes of cache that BuildKit keeps: always, of free disk at the least, at the most.
 CACHE = "1000,2000,8000"
 MINUTES = 30
+# A process that gets this signal when its parent ends, however that ends.
+LEASH = ["setpriv", "--pdeathsig"]
 
 
 class BuildError(ClusterError):
@@ -93,8 +95,7 @@ def daemon(progress: Progress = tools.say, trusted: Mapping[str, Path] | None = 
         settings.write_text(
             "".join(f'[registry."{host}"]\nhttp = false\nca = ["{ca}"]\n' for host, ca in (trusted or {}).items())
         )
-        # It ends with its parent, however that ends.
-        command = ["setpriv", "--pdeathsig=TERM", str(programs / "buildkitd"), f"--addr={address}"]
+        command = [*LEASH, "TERM", str(programs / "buildkitd"), f"--addr={address}"]
         command += [f"--config={settings}", f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
         # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
         command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
@@ -112,11 +113,13 @@ def daemon(progress: Progress = tools.say, trusted: Mapping[str, Path] | None = 
                 process.wait()
 
 
-def run(command: Sequence[str], log: Path, what: str, progress: Progress, cwd: Path | None = None) -> None:
+def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> None:
     """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it said."""
     started = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=cwd)
+        process = subprocess.Popen(
+            [*LEASH, "KILL", *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
     try:
         while (elapsed := time.monotonic() - started) < MINUTES * 60:
             try:
@@ -128,7 +131,7 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress, cwd: P
             raise BuildError(f"{what} took more than {MINUTES} minutes; its log is {log}")
     finally:
         if process.poll() is None:
-            process.terminate()
+            process.kill()
             process.wait()
     if code:
         raise BuildError(f"{what}: {_cause(log)}")

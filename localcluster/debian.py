@@ -29,9 +29,9 @@ COMPILE = "PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode=uncheck
 
 def make(root: Path, arch: str, log: Path, progress: Progress, *, native: bool) -> None:
     """Fill `root`. A foreign architecture's packages are only unpacked, and its Python has no bytecode yet."""
-    # In a mount namespace of its own: what debootstrap mounts goes when it goes.
-    command = ["unshare", "--mount", "--fork", "--kill-child", "debootstrap", "--variant=minbase", f"--arch={arch}"]
-    command += [] if native else ["--foreign"]
+    # In namespaces of its own: what debootstrap mounts and starts goes when it goes.
+    command = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
+    command += ["debootstrap", "--variant=minbase", f"--arch={arch}", *([] if native else ["--foreign"])]
     run([*command, f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()], log, "debootstrap", progress)
     if not native:
         _unpack(root)

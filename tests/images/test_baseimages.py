@@ -1,10 +1,15 @@
 """The stand-ins of the base images. Where the registries answer, there are none to test."""
 
+import os
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import tools
 from localcluster import baseimages, debian, registry
 from localcluster.buildkit import Builder
 from localcluster.image import postgres_archive
@@ -76,3 +81,29 @@ def test_half_made_ones_are_not_used(builder: Builder, tmp_path: Path, monkeypat
         baseimages.python(builder)
     left = subprocess.run(["find", str(tmp_path), "-type", "f"], capture_output=True, text=True).stdout.split()
     assert [Path(path).suffix for path in left] == [".lock"]
+
+
+def test_a_killed_build_leaves_nothing_running(tmp_path: Path) -> None:
+    if registry.digest(baseimages.PYTHON):
+        pytest.skip("the registry answers: there is no stand-in")
+    programs = tools.binaries("images")
+    (tmp_path / "flaskapp/tools").mkdir(parents=True)
+    (tmp_path / "flaskapp/tools" / programs.name).symlink_to(programs)
+    command = [sys.executable, "-m", "localcluster.image", "bases"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: bool(list(tmp_path.glob("flaskapp/baseimages/.python-*/root/debootstrap"))), 30)
+        process.kill()
+    wait_until(lambda: not running(str(tmp_path)), 30)
+
+
+def running(words: str) -> str:
+    """Processes whose command line holds `words`."""
+    return subprocess.run(["pgrep", "--list-full", "--full", words], capture_output=True, text=True).stdout
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
