@@ -6,6 +6,13 @@ umask 0077
 if [[ -n ${PGPASSWORD_FILE:-} ]]; then PGPASSWORD=$(<"$PGPASSWORD_FILE") && export PGPASSWORD; fi
 if [[ -n ${PGUSER_FILE:-} ]]; then PGUSER=$(<"$PGUSER_FILE") && export PGUSER; fi
 
+for ((second = 0; ; second += 5)); do
+  if psql --no-psqlrc --quiet --command="SELECT" >/dev/null 2>/tmp/refused; then break; fi
+  ((second < 300)) || { echo "backup: the database at $PGHOST did not let us in: $(</tmp/refused)" >&2; exit 1; }
+  ((second % 30)) || echo "backup: waiting for the database: $(</tmp/refused)"
+  sleep 5
+done
+
 name=$BACKUPS/$(date --utc +%Y-%m-%dT%H-%M-%SZ)
 rm -f "$BACKUPS"/*.unverified "$BACKUPS"/*.tables
 

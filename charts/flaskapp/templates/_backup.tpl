@@ -37,3 +37,66 @@ volumeMounts:
   - {name: database-ca, mountPath: /run/secrets/database-ca, readOnly: true}
   {{- end }}
 {{- end }}
+
+{{- define "flaskapp.backupPod" -}}
+{{- $backup := .Values.backup -}}
+{{- $owner := (include "flaskapp.database" . | fromJson).owner -}}
+{{- $name := printf "%s-backup" (include "flaskapp.fullname" .) -}}
+metadata:
+  labels:
+    {{- include "flaskapp.instanceLabels" . | nindent 4 }}
+    app.kubernetes.io/component: backup
+spec:
+  serviceAccountName: {{ include "flaskapp.serviceAccountName" . }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  restartPolicy: Never
+  securityContext: {{- toYaml $backup.podSecurityContext | nindent 4 }}
+  {{- with .Values.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  initContainers:
+    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "dump" "script" "dump.sh") | indent 6 | trim }}
+    {{- if $backup.s3.uri }}
+    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "verify" "script" "verify.sh") | indent 6 | trim }}
+    {{- end }}
+  containers:
+    {{- if $backup.s3.uri }}
+    - name: upload
+      image: {{ printf "%s:%v" $backup.s3.image.repository $backup.s3.image.tag }}
+      command: [aws, s3, sync, /var/backups, {{ $backup.s3.uri | quote }}, --exclude, "*", --include, "*.dump"]
+      env:
+        - {name: HOME, value: /tmp}
+      resources: {{- toYaml $backup.resources | nindent 8 }}
+      securityContext: {{- toYaml .Values.containerSecurityContext | nindent 8 }}
+      volumeMounts:
+        - {name: backups, mountPath: /var/backups, readOnly: true}
+        - {name: tmp, mountPath: /tmp}
+    {{- else }}
+    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "verify" "script" "verify.sh") | indent 6 | trim }}
+    {{- end }}
+  volumes:
+    {{- if $backup.persistence.enabled }}
+    - {name: backups, persistentVolumeClaim: {claimName: {{ $backup.persistence.existingClaim | default $name }}}}
+    {{- else }}
+    - {name: backups, emptyDir: {}}
+    {{- end }}
+    - {name: scripts, configMap: {name: {{ $name }}}}
+    - {name: scratch, emptyDir: {}}
+    - {name: tmp, emptyDir: {}}
+    - name: database
+      secret:
+        secretName: {{ $owner.secret }}
+        defaultMode: 0440
+        items:
+          {{- with $owner.usernameKey }}
+          - {key: {{ . }}, path: username}
+          {{- end }}
+          - {key: {{ $owner.passwordKey }}, path: password}
+    {{- with .Values.database.caSecret }}
+    - {name: database-ca, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
+    {{- end }}
+{{- end }}
