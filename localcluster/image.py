@@ -142,14 +142,15 @@ def _base(builder: Builder, platform: str) -> tuple[Base, dict[str, str], dict[s
     """The Python base of a platform, with the build options and stand-ins that make the Dockerfile use it."""
     own, wanted = baseimages.architecture(), platform.partition("/")[2]
     base = baseimages.python(builder, wanted)
+    label = {"label:org.opencontainers.image.base.digest": base.digest}
     if base.layout is None:
-        return base, {"build-arg:PYTHON": f"{base.reference}@{base.digest}"}, {}
+        return base, {"build-arg:PYTHON": f"{base.reference}@{base.digest}"} | label, {}
     bases = {f"{PYTHON}::linux/{wanted}": base.layout}
     if wanted != own:
         native = baseimages.python(builder, own).layout
         assert native is not None, "the registry answered for one architecture only"
         bases[f"{PYTHON}::linux/{own}"] = native
-    return base, {"label:org.opencontainers.image.base.digest": base.digest}, bases
+    return base, label, bases
 
 
 def _image(layout: Layout, name: str, platform: str, base: Base, output: Path | None) -> Image:

@@ -17,10 +17,12 @@ MANIFESTS = ", ".join(
 
 
 @cache
-def digest(reference: str, scheme: str = "https") -> str | None:
+def digest(reference: str) -> str | None:
     """The digest (`sha256:…`) that `HOST/REPOSITORY:TAG` stands for now; None where its registry doesn't answer."""
     host, _, rest = reference.partition("/")
     repository, _, tag = rest.rpartition(":")
+    # Plain HTTP on this machine, as every client of registries has it.
+    scheme = "http" if host.startswith(("localhost:", "127.")) else "https"
     address = f"{scheme}://{host}/v2/{repository}/manifests/{tag}"
     headers = {"Accept": MANIFESTS}
     try:

@@ -92,7 +92,7 @@ def serve(home: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Reg
     own = authority.certificate_path.read_text()
     (home / "certificates.pem").write_text(own + _known_certificates())
     with (
-        _process(_distribution(home), home / "distribution.log", r"listening on ([\d.]+:\d+)") as upstream,
+        distribution(home) as upstream,
         _process(
             _rules(home, f"http://{upstream}", f"{host}:{port}", certificate, key),
             home / "rules.log",
@@ -102,16 +102,20 @@ def serve(home: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Reg
         yield Registry(address, home)
 
 
-def _distribution(home: Path) -> list[str]:
-    """CNCF Distribution, reachable only from this machine, and by whoever passes the rules."""
+@contextmanager
+def distribution(home: Path) -> Iterator[str]:
+    """Run CNCF Distribution alone, on a free port of this machine; give its `HOST:PORT`. It asks for no login."""
     configuration = {
         "version": 0.1,
         "log": {"level": "info", "formatter": "text", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(home / "storage")}},
         "http": {"addr": "127.0.0.1:0", "relativeurls": True},
     }
-    (home / "distribution.yaml").write_text(yaml.safe_dump(configuration))
-    return [str(tools.binaries("pipeline") / "registry"), "serve", str(home / "distribution.yaml")]
+    settings = home / "distribution.yaml"
+    settings.write_text(yaml.safe_dump(configuration))
+    command = [str(tools.binaries("pipeline") / "registry"), "serve", str(settings)]
+    with _process(command, home / "distribution.log", r"listening on ([\d.]+:\d+)") as address:
+        yield address
 
 
 def _rules(home: Path, upstream: str, bind: str, certificate: Path, key: Path) -> list[str]:
