@@ -55,6 +55,7 @@ def serve(server: Postgres, port: int, home: Path) -> None:
         "DB_USERNAME": "postgres",
         "DB_PASSWORD": server.password,
         "PORT": str(port),
+        "METRICS_PORT": os.environ.get("METRICS_PORT", "0"),
         "PYTHONPATH": str(SOURCE),
     }
     run = [sys.executable, "-m"]

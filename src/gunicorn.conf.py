@@ -2,6 +2,8 @@
 
 import gc
 import os
+import socket
+import struct
 import sys
 
 from flaskapp import logs
@@ -11,6 +13,8 @@ try:
     settings = Settings.from_environment()
 except SettingsError as error:
     sys.exit(f"flaskapp: {error}")
+
+CLIENT_TIMEOUT = 3  # seconds without a byte, once a request has begun
 
 wsgi_app = "flaskapp.wsgi:app"
 bind = f"0.0.0.0:{settings.port}"
@@ -31,6 +35,10 @@ logconfig_dict = logs.configuration(settings.log_level)
 
 
 def when_ready(server):  # type: ignore[no-untyped-def]
+    # A client that stops in mid-request would hold a thread for ever; connections inherit this from their listener.
+    for listener in server.LISTENERS:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", CLIENT_TIMEOUT, 0))
     gc.collect()
     gc.freeze()
 
@@ -39,3 +47,7 @@ def post_worker_init(worker):  # type: ignore[no-untyped-def]
     probes = worker.wsgi.wsgi_app
     probes.watch.start()
     probes.drain_on_sigterm()
+    if settings.metrics_port:
+        from flaskapp.wsgi import app
+
+        app.extensions["metrics"].serve(settings.metrics_port)

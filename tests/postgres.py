@@ -20,12 +20,13 @@ class Database:
 
     server: Postgres
     name: str
+    port: int | None = None  # of a proxy in between
 
     @property
     def environment(self) -> dict[str, str]:
         return {
             "DB_HOST": "127.0.0.1",
-            "DB_PORT": str(self.server.port),
+            "DB_PORT": str(self.port or self.server.port),
             "DB_NAME": self.name,
             "DB_USERNAME": "postgres",
             "DB_PASSWORD": self.server.password,

@@ -20,7 +20,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from flaskapp.schema import serves
 from flaskapp.settings import Settings, SettingsError
@@ -32,6 +32,7 @@ STATEMENT_TIMEOUT = 1500  # milliseconds
 LOCK_TIMEOUT = 1000  # milliseconds
 DEADLINE = 2.0  # seconds that a request may hold a connection
 TICK = 0.2  # seconds between two looks of the watchdog
+HEARTBEAT = 60.0  # seconds between two log lines that say how things are
 PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: all is well, or something is waited for
 
 
@@ -142,6 +143,17 @@ class Watch:
         event.listen(engine, "checkin", self._checked_in)
         event.listen(engine, "close", self._closed)
 
+    @property
+    def busy(self) -> int:
+        """Connections in use."""
+        return len(self._busy)
+
+    @property
+    def idle(self) -> int:
+        """Connections waiting in the pool."""
+        pool = self.engine.pool
+        return pool.checkedin() if isinstance(pool, QueuePool) else 0
+
     def start(self) -> None:
         """Start the two threads, once in a process (after the fork, so by the worker)."""
         if not self._started.acquire(blocking=False):
@@ -187,10 +199,16 @@ class Watch:
     # --- the two threads -------------------------------------------------------------------------------------------
 
     def _guard(self) -> None:
-        """The watchdog: cut what is held too long, having said first that the database is down."""
+        """The watchdog: cut what is held too long, having said first that the database is down; and the heartbeat."""
+        beat = time.monotonic()
         while True:
             time.sleep(TICK)
-            self.cut(time.monotonic() - DEADLINE)
+            now = time.monotonic()
+            self.cut(now - DEADLINE)
+            if now >= beat:
+                # An alarm may count these: none means that no process is left, not that nobody asks.
+                logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
+                beat = now + HEARTBEAT
 
     def cut(self, before: float) -> None:
         """End connections checked out before this moment of the monotonic clock."""

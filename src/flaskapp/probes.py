@@ -24,8 +24,8 @@ Answer = tuple[str, dict[str, Any]]
 class Probes:
     """A WSGI middleware that answers the three paths and passes the rest on."""
 
-    def __init__(self, application: "WSGIApplication", watch: Watch):
-        self.application, self.watch = application, watch
+    def __init__(self, application: "WSGIApplication", watch: Watch, never_ready: bool = False):
+        self.application, self.watch, self.never_ready = application, watch, never_ready
         self.started = False
         self.draining = False
         self.paths: dict[str, Callable[[], Answer]] = {
@@ -55,7 +55,7 @@ class Probes:
         """Once started, ready until draining."""
         watch = self.watch
         self.started = self.started or (watch.answered and serves(watch.revision))
-        ready = self.started and not self.draining
+        ready = self.started and not self.draining and not self.never_ready
         return "200 OK" if ready else "503 Service Unavailable", {
             "status": "ok" if ready else "draining" if self.draining else "starting",
             "database": {"up": watch.up, "reason": watch.reason},

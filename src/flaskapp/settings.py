@@ -35,6 +35,7 @@ class Settings(BaseModel):
     db_sslrootcert: Path | None = None
 
     port: int = Field(default=8000, ge=1, le=65535)
+    metrics_port: int = Field(default=9090, ge=0, le=65535)  # 0: no metrics
     web_concurrency: int = Field(default=1, ge=1, le=64)
     web_threads: int = Field(default=4, ge=1, le=64)
     graceful_timeout: int = Field(default=20, ge=1, le=600)

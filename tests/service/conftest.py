@@ -114,7 +114,7 @@ class Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"],
                 cwd=source,
-                env=os.environ | {"PYTHONPATH": str(source)} | environment,
+                env=os.environ | {"PYTHONPATH": str(source), "METRICS_PORT": "0"} | environment,
                 stdout=output,
                 stderr=output,
             )

@@ -1,14 +1,18 @@
-"""A TCP proxy that can turn into a black hole: connections stay open, new ones are accepted, nothing moves."""
+"""A TCP proxy that can turn into a black hole: connections stay open, new ones are accepted, nothing moves.
+
+With a TLS context it also speaks TLS for a PostgreSQL that was built without.
+"""
 
 import socket
+import ssl
 import threading
 
 
 class Proxy:
     """Forwards 127.0.0.1:`port` to another port of this machine."""
 
-    def __init__(self, target: int):
-        self.target = target
+    def __init__(self, target: int, tls: ssl.SSLContext | None = None):
+        self.target, self.tls = target, tls
         self.flowing = threading.Event()
         self.flowing.set()
         self.sockets: list[socket.socket] = []
@@ -37,6 +41,14 @@ class Proxy:
 
     def _connect(self, client: socket.socket) -> None:
         self.flowing.wait()
+        if self.tls:
+            client.recv(8)  # SSLRequest, to which the server answers yes
+            client.sendall(b"S")
+            try:
+                client = self.tls.wrap_socket(client, server_side=True)
+            except OSError:  # the client did not like the certificate
+                client.close()
+                return
         server = socket.create_connection(("127.0.0.1", self.target))
         self.sockets += [client, server]
         for source, sink in ((client, server), (server, client)):

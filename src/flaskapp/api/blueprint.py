@@ -9,6 +9,7 @@ from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import HTTPException
 
 from flaskapp.database import watch
 from flaskapp.problems import BROKEN_RULE, ProblemError, described
@@ -90,7 +91,12 @@ def single_arguments(errors: Errors) -> dict[str, str]:
 def json_body() -> bytes:
     if request.mimetype != "application/json":
         raise ProblemError(415, "The body must be JSON, sent with `Content-Type: application/json`.")
-    return request.get_data()
+    try:
+        return request.get_data()
+    except HTTPException:
+        raise
+    except Exception:  # the server's own parser stumbles over broken chunks, in words of its own
+        raise ProblemError(400, "The body ended or broke before its end.", headers={"Connection": "close"}) from None
 
 
 def json_response(content: str | None, status: int = 200, **headers: str) -> Response:

@@ -1,0 +1,89 @@
+"""Metrics for Prometheus, on a port of their own that no Ingress reaches.
+
+They are one process's: with more than one worker in a pod only one of them gets the port, and says so.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+
+from flask import Flask, Response, g, request
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flaskapp import __version__
+from flaskapp.database import Watch
+from flaskapp.schema import serves
+
+logger = logging.getLogger(__name__)
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # seconds
+
+
+class Metrics:
+    """What is counted, and the server that tells it."""
+
+    def __init__(self, watch: Watch):
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.registry.register(WatchCollector(watch))
+        names = ("method", "route", "status")
+        self.requests = Counter("http_requests", "Requests answered.", names, registry=self.registry)
+        self.seconds = Histogram(
+            "http_request_duration_seconds",
+            "Time to answer.",
+            ("method", "route"),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+
+    def count(self, response: Response) -> Response:
+        """By the route's template: a raw path would make a series for every deployment and every scanner."""
+        method = request.method if request.method in METHODS else "other"
+        route = request.url_rule.rule if request.url_rule else "none"
+        self.requests.labels(method, route, str(response.status_code)).inc()
+        if "started" in g:
+            self.seconds.labels(method, route).observe(time.perf_counter() - g.started)
+        return response
+
+    def serve(self, port: int) -> None:
+        try:
+            start_http_server(port, registry=self.registry)
+        except OSError as error:
+            logger.warning("no metrics of this worker", extra={"reason": str(error), "port": port})
+
+
+class WatchCollector(Collector):
+    """The database's state at the moment of asking."""
+
+    def __init__(self, watch: Watch):
+        self.watch = watch
+
+    def collect(self) -> Iterator[Metric]:
+        watch = self.watch
+        yield GaugeMetricFamily("flaskapp_database_up", "1 while the database answers.", float(watch.up))
+        connections = GaugeMetricFamily("flaskapp_database_connections", "Connections of the pool.", labels=["state"])
+        connections.add_metric(["busy"], watch.busy)
+        connections.add_metric(["idle"], watch.idle)
+        yield connections
+        served = float(serves(watch.revision))
+        yield GaugeMetricFamily("flaskapp_schema_served", "1 when this code can serve on the schema.", served)
+        info = GaugeMetricFamily("flaskapp_info", "What runs here.", labels=["version", "schema"])
+        info.add_metric([__version__, watch.revision or ""], 1)
+        yield info
+
+
+def init_app(app: Flask) -> None:
+    metrics = app.extensions["metrics"] = Metrics(app.extensions["watch"])
+    app.after_request(metrics.count)
