@@ -17,8 +17,9 @@ ENV PYTHONHASHSEED=0
 ARG WSGI=""
 RUN --mount=type=bind,target=/context <<'PYTHON'
 #!/usr/bin/env python
-import ast, compileall, inspect, os, shutil, sys, zlib
+import ast, compileall, os, shutil, sys, zlib
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 context, app, requirements = Path("/context"), Path("/app"), Path("/requirements")
 
@@ -33,38 +34,48 @@ def unwanted(folder, names):
     return [n for n in names if n in known or n.startswith(".") or (Path(folder) / n / "pyvenv.cfg").exists()]
 
 
-def names(module):
-    """Names that a module binds at its top, and which of them are Flask objects or need no arguments."""
+def bound(module):
+    """Names that a module binds at its top, each with what it is, as far as reading tells."""
+    found = {}
     try:
-        found, nodes = {}, list(ast.parse(module.read_bytes()).body)
+        nodes = list(ast.parse(module.read_bytes()).body)
     except SyntaxError as error:
-        stop(f"{module.name}, line {error.lineno}: {error.msg}")
+        stop(f"{module.relative_to(app)}, line {error.lineno}: {error.msg}")
     for node in nodes:
         if isinstance(node, (ast.If, ast.Try, ast.With)):
             nodes += node.body
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {alias.asname or alias.name: "imported" for alias in node.names}
         elif isinstance(node, ast.FunctionDef):
             required = len(node.args.posonlyargs + node.args.args) - len(node.args.defaults)
             found[node.name] = "function" if required else "factory"
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            kind = "Flask" if ast.unparse(node.value or node.target).startswith(("Flask(", "flask.Flask(")) else "object"
-            found |= {t.id: kind for t in getattr(node, "targets", [getattr(node, "target", None)]) if isinstance(t, ast.Name)}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            kind = "Flask" if ast.unparse(node.value).startswith(("Flask(", "flask.Flask(")) else "object"
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id: kind for target in targets if isinstance(target, ast.Name)}
     return found
 
 
+def callables(module):
+    """What of a module can be served, best first, as `module:callable`."""
+    found = bound(module) if module.exists() else {}
+    objects = [name for name in ("app", "application") if name in found]
+    objects += [name for name, kind in found.items() if kind == "Flask"]
+    factories = [f"{name}()" for name in ("create_app", "make_app") if found.get(name) in ("factory", "imported")]
+    name = module.parent.name if module.name == "__init__.py" else module.stem
+    return [f"{name}:{served}" for served in objects + factories]
+
+
 def wsgi():
-    """`module:callable` as `flask run` would find it: wsgi.py, then app.py."""
-    for module in (app / "wsgi.py", app / "app.py"):
-        found = names(module) if module.exists() else {}
-        objects = [n for n in ("app", "application") if n in found] + [n for n in found if found[n] == "Flask"]
-        factories = [f"{n}()" for n in ("create_app", "make_app") if found.get(n) in ("factory", "imported")]
-        for name in objects + factories:
-            return f"{module.stem}:{name}"
-    stop(
-        "no WSGI application found: neither wsgi.py nor app.py has `app`, `application` or `create_app()`;"
-        " name it with WSGI=module:callable, or wsgi_app in gunicorn.conf.py"
-    )
+    """The application as `flask run` would find it, in wsgi.py or app.py; else that of the only package with one."""
+    usual = callables(app / "wsgi.py") + callables(app / "app.py")
+    packages = [found[:1] for module in sorted(app.glob("*/__init__.py")) if (found := callables(module))]
+    if not usual and len(packages) != 1:
+        stop(
+            "no WSGI application found: neither wsgi.py, app.py nor one package has `app`, `application` or"
+            " `create_app()`; name it with WSGI=module:callable, or wsgi_app in gunicorn.conf.py"
+        )
+    return (usual or packages[0])[0]
 
 
 if not any((context / f"requirements.{kind}").exists() for kind in ("lock", "txt")):
@@ -96,7 +107,7 @@ elif given:
     with settings.open("a") as file:
         file.write(f"\nwsgi_app = {given!r}\n")
 
-compileall.compile_dir(app, quiet=2, invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH)
+compileall.compile_dir(app, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 for path in [app, *app.rglob("*")]:
     if path.is_symlink():
         continue
@@ -119,6 +130,7 @@ RUN --mount=type=bind,from=app,source=/requirements,target=/requirements \
 #!/usr/bin/env python
 import compileall, os, platform, re, struct, subprocess, sys
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 # Added where the application brings no gunicorn of its own.
 GUNICORN = (
@@ -134,7 +146,7 @@ if Path("/run/secrets/ca").exists():
 def install(*arguments):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", deps]
     if target != build:
-        # Wheels of the other architecture, for this Python and every C library up to this one.
+        # Wheels of the other architecture, for this Python and every glibc up to this one.
         machine = {"amd64": "x86_64", "arm64": "aarch64"}[target]
         newest = int(platform.libc_ver()[1].split(".")[1])
         tags = [f"manylinux_2_{minor}_{machine}" for minor in range(5, newest + 1)] + [f"manylinux2014_{machine}"]
@@ -169,12 +181,8 @@ if not (deps / "gunicorn").exists():
 for library in [path for path in deps.rglob("*.so*") if path.is_file() and not path.is_symlink()]:
     drop_debug_information(library)
 # Bytecode makes the start quick, but packages' own tests never start here.
-compileall.compile_dir(
-    deps,
-    quiet=2,
-    rx=re.compile("/tests?/|/testing/"),
-    invalidation_mode=compileall.py_compile.PycInvalidationMode.UNCHECKED_HASH,
-)
+tests = re.compile("/tests?/|/testing/")
+compileall.compile_dir(deps, quiet=2, rx=tests, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
 PYTHON
 
 

@@ -148,10 +148,12 @@ def test_a_changed_static_file_gets_a_new_time(build: Build, directory: Path) ->
         ("wsgi.py", WSGI, "wsgi:application"),
         ("wsgi.py", "from shop import create_app\napp = create_app()", "wsgi:app"),
         ("src/wsgi.py", WSGI, "wsgi:application"),
+        ("shop/__init__.py", "from shop.factory import create_app", "shop:create_app()"),
+        ("src/shop/__init__.py", "from flask import Flask\napp = Flask(__name__)", "shop:app"),
     ],
 )
 def test_finds_the_application(build: Build, directory: Path, name: str, code: str, found: str) -> None:
-    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
     (directory / name).write_text(code)
     assert f"wsgi_app = os.environ.get(\"WSGI_APP\") or '{found}'\n" in server(build(directory, name="found"))
 
@@ -180,7 +182,7 @@ def test_its_own_gunicorn_configuration_is_kept(build: Build, directory: Path) -
 def test_what_lies_beside_the_code_stays_out(build: Build, directory: Path) -> None:
     (directory / "wsgi.py").write_text(WSGI)
     for name in (".env", ".git/config", "venv/pyvenv.cfg", "node_modules/x.js", "instance/app.db", "templates/a.html"):
-        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text("x")
     names = files(build(directory, name="beside"), 1)
     sources = {name for name in names if not name.endswith(".pyc")}
@@ -194,12 +196,20 @@ def test_no_requirements(build: Build, directory: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["", "def create_app(settings): ...", "def main(): ..."])
+@pytest.mark.parametrize("code", ["", "def create_app(settings): ...", "from . import app", "app: object"])
 def test_no_application(build: Build, directory: Path, code: str) -> None:
     (directory / "app.py").write_text(code)
     with pytest.raises(BuildError, match=r"no WSGI application found: .*WSGI=module:callable") as caught:
         build(directory, name="none")
     assert "\n" not in str(caught.value)
+
+
+def test_two_applications_are_not_guessed_between(build: Build, directory: Path) -> None:
+    for package in ("shop", "admin"):
+        (directory / package).mkdir()
+        (directory / package / "__init__.py").write_text("def create_app(): ...")
+    with pytest.raises(BuildError, match="WSGI=module:callable"):
+        build(directory, name="none")
 
 
 def test_a_syntax_error_is_named(build: Build, directory: Path) -> None:
