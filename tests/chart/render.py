@@ -70,3 +70,21 @@ def merged(*layers: dict[str, Any]) -> dict[str, Any]:
             both = isinstance(value, dict) and isinstance(result.get(key), dict)
             result[key] = merged(result[key], value) if both else value
     return result
+
+
+ENVIRONMENTS = sorted((ROOT / "environments").glob("*.yaml"))
+
+
+def layers_of(environment: Path) -> list[dict[str, Any]]:
+    """`production-rds` is laid over `production`, and so on."""
+    base = environment.with_stem(environment.stem.split("-")[0])
+    return [values_of(path) for path in dict.fromkeys([base, environment]) if path.exists()]
+
+
+# Every set of values that the repository ships, and one with everything on.
+RELEASE_VALUES = {
+    "default": WITHOUT_CLUSTER,
+    "everything": merged(values_of(Path(__file__).parent / "everything.yaml"), WITHOUT_CLUSTER),
+    **{path.stem: merged(*layers_of(path), WITHOUT_CLUSTER) for path in ENVIRONMENTS},
+    **{path.parent.name: values_of(path) for path in sorted((ROOT / "examples").glob("*/values.yaml"))},
+}

@@ -106,3 +106,25 @@ username, secret, and the names of its keys: usernameKey, passwordKey, urlKey.
   "maxConnections" $database.maxConnections "app" $app "owner" $owner | toJson }}
 {{- end }}
 {{- end }}
+
+{{/*
+The number of pods that stays in the Deployment beside an autoscaler: none, but for the hand-over. A field that
+helm alone owns falls back to 1 when helm lets go of it, so helm keeps the live number until the autoscaler has
+set one. A client-side upgrade (Helm 3) removes what it once set, whoever owns it, so there it always stays.
+Empty without a cluster.
+*/}}
+{{- define "flaskapp.handedOverReplicas" -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "flaskapp.fullname" .) }}
+{{- if $live }}
+{{- $keep := true }}
+{{- $clientSide := false }}
+{{- range $live.metadata.managedFields }}
+{{- if and (eq .manager "helm") (eq .operation "Update") }}
+{{- $clientSide = true }}
+{{- else if and (ne .manager "helm") (hasKey (dig "f:spec" dict .fieldsV1) "f:replicas") }}
+{{- $keep = false }}
+{{- end }}
+{{- end }}
+{{- if or $keep $clientSide }}{{ $live.spec.replicas | default "" }}{{ end }}
+{{- end }}
+{{- end }}

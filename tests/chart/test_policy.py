@@ -1,0 +1,105 @@
+"""Every pod of every set of values passes the policy, each check can fail, and no secret leaves its Secret."""
+
+from __future__ import annotations
+
+import base64
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.chart.policy import CHECKS, Spec, pods, violations
+from tests.chart.render import RELEASE_VALUES, WITHOUT_CLUSTER, Object, merged, one, render, run_helm
+
+Mutation = Callable[[Spec], Any]
+FIRST = "containers"
+MUTATIONS: dict[str, Mutation] = {
+    "no_host": lambda s: s.update(hostPID=True),
+    "no_host_port": lambda s: s[FIRST][0]["ports"][0].update(hostPort=80),
+    "volume_types": lambda s: s["volumes"].append({"name": "root", "hostPath": {"path": "/"}}),
+    "non_root": lambda s: s["securityContext"].update(runAsUser=0),
+    "seccomp": lambda s: s["securityContext"].pop("seccompProfile"),
+    "no_escalation": lambda s: s["initContainers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
+    "not_privileged": lambda s: s[FIRST][0]["securityContext"].update(privileged=True),
+    "drops_capabilities": lambda s: s[FIRST][0]["securityContext"]["capabilities"].update(add=["NET_ADMIN"]),
+    "read_only_root": lambda s: s[FIRST][0]["securityContext"].update(readOnlyRootFilesystem=False),
+    "no_token": lambda s: s.pop("automountServiceAccountToken"),
+    "no_service_links": lambda s: s.update(enableServiceLinks=True),
+    "pinned_image": lambda s: s[FIRST][0].update(image="registry.example.org:5000/shop"),
+    "bounded": lambda s: s[FIRST][0]["resources"]["limits"].pop("memory"),
+    "unique_variables": lambda s: s[FIRST][0]["env"].append({"name": "PORT", "value": "1"}),
+    "mounts_exist": lambda s: s["volumes"].pop(0),
+}
+
+
+@pytest.mark.parametrize("mode", ["job", "initContainer", "none"])
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_every_pod_passes(name: str, mode: str) -> None:
+    objects = render("flaskapp", merged(RELEASE_VALUES[name], {"migrations": {"mode": mode}}))
+    assert len(list(pods(objects))) >= 2
+    assert violations(objects) == []
+
+
+def test_every_pod_passes_with_a_hook() -> None:
+    values = {**RELEASE_VALUES["production-rds"], "migrations": {"mode": "hook"}, "config": {}}
+    objects = render("flaskapp", values)
+    assert len(list(pods(objects))) >= 2
+    assert violations(objects) == []
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_each_check_can_fail(check: Callable[[Spec], list[str]]) -> None:
+    spec = copy.deepcopy(one(render("flaskapp", WITHOUT_CLUSTER), "Deployment")["spec"]["template"]["spec"])
+    assert check(spec) == []
+    MUTATIONS[check.__name__](spec)
+    assert check(spec) != []
+
+
+CANARY = "canary4711"
+
+
+def strings(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [text for pair in node.items() for part in pair for text in strings(part)]
+    if isinstance(node, list):
+        return [text for part in node for text in strings(part)]
+    return [str(node)]
+
+
+def leaks(objects: list[Object]) -> list[str]:
+    coded = base64.b64encode(CANARY.encode()).decode()
+    return [
+        f"{item['kind']}/{item['metadata']['name']}"
+        for item in objects
+        if any(CANARY in text or coded in text for text in strings(item)) and item["kind"] != "Secret"
+    ]
+
+
+def test_secrets_are_in_secrets_alone() -> None:
+    auth = {"password": CANARY, "ownerPassword": CANARY, "existingSecret": ""}
+    values = merged(
+        RELEASE_VALUES["everything"], {"postgresql": {"auth": auth}, "secrets": {"values": {"TOKEN": CANARY}}}
+    )
+    objects = render("flaskapp", values)
+    assert [
+        item
+        for item in objects
+        if item["kind"] == "Secret" and CANARY in base64.b64decode(next(iter(item["data"].values()))).decode()
+    ], "the canary is nowhere: the test sees nothing"
+    assert leaks(objects) == []
+    objects[0]["metadata"]["annotations"] = {"note": f"password {CANARY}"}
+    assert len(leaks(objects)) == 1
+
+
+def test_notes_tell_no_secret() -> None:
+    settings = [
+        f"postgresql.auth.password={CANARY}",
+        f"postgresql.auth.ownerPassword={CANARY}",
+        f"secrets.values.T={CANARY}",
+    ]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    text = run_helm("install", "web", "charts/flaskapp", "--dry-run=client", "--hide-secret", *arguments)
+    notes = text[text.index("NOTES:") :]
+    assert "port-forward" in notes
+    assert CANARY not in notes
