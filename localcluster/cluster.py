@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,26 +134,37 @@ def load_images(name: str, archives: dict[str, Path]) -> None:
                 node.import_image(cluster, one, kept)
 
 
-def forward(name: str, namespace: str, service: str, port: int) -> str:
-    """Serve a Service's first port at 127.0.0.1:`port` until `down`; return the URL."""
+def forward(name: str, namespace: str, service: str, port: int | None = None) -> str:
+    """Serve a Service's first port on 127.0.0.1 until `down`; return the URL.
+
+    Args:
+        port: Which one there (default: the one it has already, or the first free one from 8080 on).
+    """
     cluster = existing(name)
     command = kubectl(cluster, "-n", namespace, "get", "service", service, "-o", "json")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ClusterError(f"no Service {service} in namespace {namespace}: {done.stderr.strip()}")
     spec = json.loads(done.stdout)["spec"]
+    process = Process(cluster.run / f"forward-{namespace}-{service}.json")
+    log = cluster.logs / f"forward-{namespace}-{service}.log"
+    port = port or _port(process) or next(free for free in range(8080, 9080) if not _listens(free))
+    listen = f"TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"
     target = f"TCP4:{spec['clusterIP']}:{spec['ports'][0]['port']},connect-timeout=5"
-    process = Process(cluster.run / f"forward-{port}.json")
-    log = cluster.logs / f"forward-{port}.log"
-    process.ensure(["socat", f"TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr", target], log)
-    try:
+    if process.ensure(["socat", listen, target], log):
         wait_until(lambda: _listens(port) or process.pid is None, 5, f"port {port}", str(log))
+        time.sleep(0.1)
         if process.pid is None:
             raise ClusterError(f"port {port} on 127.0.0.1 is in use; choose another one with PORT=…")
-    except ClusterError:
-        process.stop()
-        raise
     return f"http://127.0.0.1:{port}"
+
+
+def _port(forwarder: Process) -> int | None:
+    """The port that a forwarder has."""
+    if forwarder.pid is None:
+        return None
+    listen = json.loads(forwarder.record.read_text())["command"][1]
+    return int(listen.removeprefix("TCP4-LISTEN:").partition(",")[0])
 
 
 def kubectl(cluster: Instance, *arguments: str) -> list[str]:

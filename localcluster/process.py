@@ -6,10 +6,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from localcluster import ClusterError
+
+# Held so that Python neither warns of children that outlive it nor leaves ended ones behind.
+_children: list["subprocess.Popen[bytes]"] = []
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str, look: str) -> None:
@@ -54,6 +56,7 @@ class Process:
                 env=os.environ | (environment or {}),
                 cwd="/",
             )
+        _children.append(child)
         self.record.write_text(json.dumps({"pid": child.pid, "started": _started(child.pid), "command": command}))
         return True
 
@@ -70,9 +73,9 @@ class Process:
 
     def _gone(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while (pid := self.pid) is not None and time.monotonic() < deadline:
-            with suppress(ChildProcessError):  # collect it where it is our own child
-                os.waitpid(pid, os.WNOHANG)
+        while self.pid is not None and time.monotonic() < deadline:
+            for child in _children:
+                child.poll()
             time.sleep(0.05)
 
 

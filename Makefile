@@ -1,0 +1,35 @@
+# The words of this repository. What they do is written in the folders that they name.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help up down shell run test test-fast lint
+
+export PYTHONPATH := src:.
+python = $(shell tools/venv.sh)/bin/python
+suites = $(or $(SUITE),lint tools service images chart localcluster release)
+
+help: ## Show these words
+	@echo "usage: make WORD [NAME=value …]"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+up: ## Run the release ledger on a real Kubernetes here; APP=dir VALUES=file for another application
+	@$(python) -m pipeline up
+
+down: ## Remove what `make up` made, with its data
+	@$(python) -m pipeline down
+
+shell: ## Open a shell with kubectl and helm set up for the local cluster
+	@$(python) -m localcluster shell
+
+run: ## Run the service alone on localhost, with an embedded PostgreSQL
+	@$(python) -m pipeline.run
+
+test: ## Run all tests, or SUITE="chart release"
+	@$(python) -m tests $(suites)
+
+test-fast: ## Run lint, service and chart tests
+	@$(python) -m tests lint service chart
+
+lint: ## Check style and types
+	@$(python) -m tests lint

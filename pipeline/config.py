@@ -1,0 +1,73 @@
+"""release.toml: which application, image, chart, values and namespace this repository releases."""
+
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class PipelineError(Exception):
+    """A step can't go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is released, under which name, where to. Paths are relative to the current directory or absolute."""
+
+    application: Path
+    name: str
+    namespace: str
+    chart: Path
+    values: tuple[Path, ...]
+
+    @property
+    def is_ledger(self) -> bool:
+        """Whether it is this repository's own service."""
+        return self.application.resolve() == ROOT
+
+    def with_application(self, application: Path, values: tuple[Path, ...]) -> "Release":
+        """The same road for another directory, named after it, with its values on top of the development ones."""
+        name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
+        return replace(self, application=application, name=name, namespace=name, values=(*self.values, *values))
+
+
+def load(path: Path = ROOT / "release.toml") -> Release:
+    """Read release.toml.
+
+    Raises:
+        PipelineError: it lacks a key, has an unknown one, or names a file that isn't there.
+    """
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise PipelineError(f"{path.name}: {error}") from error
+    kinds = {"application": str, "name": str, "namespace": str, "chart": str, "values": list}
+    for key in sorted(found.keys() ^ kinds.keys()):
+        raise PipelineError(f"{path.name}: {key!r} is {'unknown' if key in found else 'missing'}")
+    for key, kind in kinds.items():
+        if not isinstance(found[key], kind):
+            raise PipelineError(f"{path.name}: {key!r} must be a {'list of files' if kind is list else 'string'}")
+    release = Release(
+        application=path.parent / found["application"],
+        name=found["name"],
+        namespace=found["namespace"],
+        chart=path.parent / found["chart"],
+        values=tuple(path.parent / file for file in found["values"]),
+    )
+    check(release)
+    return release
+
+
+def check(release: Release) -> None:
+    """Fail when a directory or file that the release names isn't there."""
+    if not release.application.is_dir():
+        raise PipelineError(
+            f"there is no directory {release.application}; set APP=dir or `application` in release.toml"
+        )
+    if not (release.chart / "Chart.yaml").is_file():
+        raise PipelineError(f"there is no chart in {release.chart}; set `chart` in release.toml")
+    for file in release.values:
+        if not file.is_file():
+            raise PipelineError(f"there is no values file {file}; set VALUES=file or `values` in release.toml")

@@ -1,0 +1,105 @@
+"""`python -m tests SUITE…`: run suites one after another (lint, service, chart side by side), and say how they ended.
+
+What they print goes to build/logs; the runners' closing lines, and the last lines of what failed, to standard output.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tools
+from localcluster import ClusterError, packages
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = ROOT / "build/logs"
+PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
+SHELL = ["tools/venv.sh", "localcluster/node-init.sh", ".ci/run", *map(str, Path("charts").glob("*/files/*.sh"))]
+COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/coverage.xml"]
+SUITES: dict[str, list[list[str]]] = {
+    "lint": [
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["shellcheck", *SHELL],
+        [*PYTEST, "tests/lint"],
+    ],
+    "tools": [[*PYTEST, "tests/tools"]],
+    "service": [[*PYTEST, "tests/service", *COVERAGE]],
+    "images": [[*PYTEST, "tests/images"]],
+    "chart": [
+        ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"],
+        ["helm-unittest", "--strict", "charts/flaskapp", "charts/postgresql"],
+        [*PYTEST, "tests/chart"],
+    ],
+    "pipeline": [[*PYTEST, "tests/pipeline"]],
+    "localcluster": [[*PYTEST, "tests/localcluster"]],
+    "release": [[*PYTEST, "tests/release"]],
+}
+PARALLEL = {"lint", "service", "chart"}
+NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release"}
+# What a runner says last: pytest, helm-unittest, ruff, mypy.
+CLOSING = re.compile(
+    r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL "
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests", description="Run test suites.")
+    parser.add_argument("suite", nargs="+", help=", ".join(SUITES))
+    chosen = parser.parse_args().suite
+    if unknown := [name for name in chosen if name not in SUITES]:
+        parser.error(f"there is no suite {unknown[0]!r}; the suites are {', '.join(SUITES)}")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    try:
+        prepare(set(chosen))
+        with ThreadPoolExecutor(2 if set(chosen) <= PARALLEL else 1) as pool:
+            results = dict(zip(chosen, pool.map(run, chosen), strict=True))
+    except (ClusterError, tools.ToolError) as error:
+        print(f"tests: {error}")
+        return 1
+    print("\nsuite         seconds")
+    for name, (passed, seconds) in results.items():
+        print(f"{name:14}{seconds:7.0f}  {'passed' if passed else 'FAILED'}")
+    return 0 if all(passed for passed, _ in results.values()) else 1
+
+
+def prepare(chosen: set[str]) -> None:
+    """Have the programs that the suites call, before their time is taken."""
+    if "lint" in chosen:
+        packages.ensure({"shellcheck": "shellcheck"})
+    if "service" in chosen:
+        packages.ensure({"chromium": "chromium"})
+    path = [str(Path(sys.executable).parent)]
+    if chosen & NEEDS_CHART_TOOLS:
+        path.append(str(tools.binaries("chart")))
+    os.environ["PATH"] = ":".join([*path, os.environ["PATH"]])
+    os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
+
+
+def run(name: str) -> tuple[bool, float]:
+    """Run one suite to its end, or to its first failing command; return whether all passed, and the seconds."""
+    started = time.monotonic()
+    print(f"{name}: running", flush=True)
+    passed, lines = True, []
+    with (LOGS / f"{name}.log").open("w+") as log:
+        for command in SUITES[name]:
+            print(f"$ {' '.join(command)}", file=log, flush=True)
+            code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL).returncode
+            if code:
+                passed = False
+                lines.append(f"{name}: `{' '.join(command[:3])} …` ended with {code}; last lines of {log.name}:")
+                break
+        log.seek(0)
+        written = log.read().splitlines()
+    lines = [line for line in written if CLOSING.match(line)] + (lines + written[-60:] if not passed else [])
+    print("\n".join(f"{name}: {line}" if passed else line for line in lines), flush=True)
+    return passed, time.monotonic() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""The local cluster as people use it: up, twice, side by side, repaired, and gone without a trace.
+
+The tests of this module follow each other on the same two instances.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from localcluster import cluster, controlplane, instance, node
+from localcluster.instance import Instance
+
+ONE, TWO = "side-one", "side-two"
+VOLUME = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: kept}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: writer}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: busybox
+      image: localhost/busybox:1
+      command: [/busybox, sh, -c, "%s; /busybox sleep 600"]
+      volumeMounts: [{name: kept, mountPath: /kept}]
+      readinessProbe: {exec: {command: [/busybox, test, -s, /kept/row]}, periodSeconds: 1}
+  volumes: [{name: kept, persistentVolumeClaim: {claimName: kept}}]
+"""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an instance leaves on the machine: nothing, it is to be hoped."""
+
+    found: frozenset[str]
+
+    @classmethod
+    def take(cls) -> "Trace":
+        def lines(*command: str) -> list[str]:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+        found = [f"namespace {line.split()[0]}" for line in lines("ip", "netns", "list") if line.strip()]
+        found += [f"link {link['ifname']}" for link in json.loads("".join(lines("ip", "-j", "link")))]
+        found += [f"route {route['dst']}" for route in json.loads("".join(lines("ip", "-j", "-4", "route")))]
+        found += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines()]
+        found += [f"group {path}" for path in Path("/sys/fs/cgroup").glob("*/flaskapp-*")]
+        found += [f"directory {path}" for root in ("/run", "/var/lib") for path in Path(root).iterdir()]
+        found += [f"directory {path}" for path in instance.state_root().glob("*")]
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = process.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue
+            # Threads of the kernel have no command line; ours name an instance in a path or namespace.
+            found += [f"process {words}"] if "side-one" in words or "side-two" in words else []
+        return cls(frozenset(found))
+
+
+def kubectl(made: Instance, *arguments: str, stdin: str = "", check: bool = True) -> str:
+    done = subprocess.run(cluster.kubectl(made, *arguments), input=stdin, capture_output=True, text=True)
+    assert done.returncode == 0 or not check, done.stderr
+    return done.stdout + done.stderr
+
+
+def ready(made: Instance) -> set[str]:
+    nodes = json.loads(kubectl(made, "get", "nodes", "--output=json"))["items"]
+    return {
+        one["metadata"]["name"]
+        for one in nodes
+        for condition in one["status"]["conditions"]
+        if (condition["type"], condition["status"]) == ("Ready", "True")
+    }
+
+
+@pytest.fixture(scope="module")
+def before() -> Trace:
+    if os.geteuid() != 0:
+        pytest.fail("the local cluster needs root")
+    for name in (ONE, TWO):  # what an interrupted run may have left
+        cluster.down(name)
+    return Trace.take()
+
+
+@pytest.fixture(scope="module")
+def one(before: Trace) -> Iterator[Instance]:
+    yield cluster.up(ONE)
+    cluster.down(ONE)
+
+
+@pytest.fixture(scope="module")
+def two(before: Trace) -> Iterator[Instance]:
+    yield cluster.up(TWO)
+    cluster.down(TWO)
+
+
+def test_two_instances_side_by_side(one: Instance, two: Instance) -> None:
+    assert ready(one) == ready(two) == {"n1"}
+    assert not one.network.overlaps(two.network)
+    assert set(instance.names()) >= {ONE, TWO}
+
+
+def test_up_again_starts_nothing(one: Instance) -> None:
+    def processes() -> list[int | None]:
+        parts = [controlplane.process(one, part) for part in controlplane.PROGRAMS]
+        return [process.pid for process in (*parts, node.process(one, "n1"))]
+
+    before = processes()
+    assert None not in before
+    cluster.up(ONE)
+    assert processes() == before
+
+
+def test_nobody_comes_in_without_a_certificate(one: Instance) -> None:
+    authority = str(controlplane.authority(one).certificate_path)
+    for address in (f"{controlplane.server(one)}/api", f"https://{one.node_address('n1')}:10250/pods"):
+        assert requests.get(address, verify=authority, timeout=10).status_code == 401, address
+
+
+def test_a_volume_outlives_its_pod(one: Instance) -> None:
+    kubectl(one, "apply", "-f", "-", stdin=VOLUME % "echo one > /kept/row")
+    kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    kubectl(one, "delete", "pod", "writer", "--wait")
+    kubectl(one, "apply", "-f", "-", stdin=VOLUME % "/busybox true")
+    kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    assert kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row").strip() == "one"
+
+
+def test_cluster_names_resolve(one: Instance) -> None:
+    answer = kubectl(one, "exec", "writer", "--", "/busybox", "nslookup", "kubernetes.default.svc.cluster.local")
+    assert str(one.services[1]) in answer
+
+
+def test_a_namespace_enforces_pod_security(one: Instance) -> None:
+    kubectl(one, "create", "namespace", "strict")
+    kubectl(one, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
+    pod = list(yaml.safe_load_all(VOLUME % "true"))[1] | {"metadata": {"name": "refused", "namespace": "strict"}}
+    refused = kubectl(one, "create", "-f", "-", stdin=yaml.safe_dump(pod), check=False)
+    assert "violates PodSecurity" in refused
+
+
+def test_a_service_on_loopback(one: Instance) -> None:
+    url = cluster.forward(ONE, "kube-system", "metrics-server")
+    assert url.startswith("http://127.0.0.1:")
+    assert cluster.forward(ONE, "kube-system", "metrics-server") == url
+    answer = requests.get(url.replace("http", "https") + "/livez", verify=False, timeout=10)  # noqa: S501
+    assert answer.status_code in (200, 401, 403)
+
+
+test_a_service_on_loopback = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")(test_a_service_on_loopback)
+
+
+def test_up_repairs_after_a_crash(one: Instance) -> None:
+    """A crash of everything at once, as a reboot is: no process in it may clean up."""
+    for part in (*controlplane.PROGRAMS, "n1"):
+        process = node.process(one, part) if part == "n1" else controlplane.process(one, part)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+    time.sleep(1)
+    states = cluster.status(one)
+    assert set(states.values()) == {"stopped"}
+    cluster.up(ONE)
+    kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=90s")
+    assert kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row").strip() == "one"
+
+
+def test_nodes_are_added_drained_and_stopped(two: Instance) -> None:
+    assert cluster.add_node(TWO) == "n2"
+    made = cluster.existing(TWO)
+    assert ready(made) == {"n1", "n2"}
+
+    cluster.drain_node(TWO, "n2", 60)
+    assert "SchedulingDisabled" in kubectl(made, "get", "node", "n2")
+    cluster.stop_node(TWO, "n2")
+    assert cluster.status(made)["n2"] == "stopped"
+    wait_for = time.monotonic() + 90
+    while ready(made) != {"n1"}:
+        assert time.monotonic() < wait_for, "the stopped node still counts as ready"
+        time.sleep(1)
+    cluster.up(TWO)
+    assert ready(made) == {"n1", "n2"}
+    assert "SchedulingDisabled" not in kubectl(made, "get", "node", "n2")
+
+
+def test_errors_are_one_line(one: Instance) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "localcluster", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode != 0
+        return done.stderr.strip()
+
+    assert "there is no instance 'nowhere'" in run("status", "--name", "nowhere")
+    assert "has no node 'n7'" in run("node", "stop", "n7", "--name", ONE)
+    assert "use up to 20 of a-z" in run("up", "--name", "Not_A_Name")
+    for said in (run("status", "--name", "nowhere"), run("node", "stop", "n7", "--name", ONE)):
+        assert len(said.splitlines()) == 1
+
+
+def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace, capsys: Callable[..., object]) -> None:
+    during = Trace.take()
+    assert any(line.startswith("process") for line in during.found - before.found)
+    assert any(line.startswith("group") for line in during.found - before.found)
+    assert cluster.down(ONE)
+    assert cluster.down(TWO)
+    assert not cluster.down(ONE)
+    assert sorted(Trace.take().found - before.found) == []

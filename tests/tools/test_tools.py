@@ -1,0 +1,127 @@
+"""Tool builds with real Go on a module of one small program."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import tools
+
+Module = Callable[..., str]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
+    """Make a group `own` with programs of these names, in a root and a cache of the test's own."""
+    root = tmp_path / "tools"
+    monkeypatch.setattr(tools, "ROOT", root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def make(*programs: str, source: str = 'package main\nfunc main() { println("built") }\n') -> str:
+        group = root / "own"
+        for program in programs:
+            (group / program).mkdir(parents=True)
+            (group / program / "main.go").write_text(source)
+        lines = [f"tool flaskapp/own/{program}" for program in programs]
+        (group / "go.mod").write_text("module flaskapp/own\n\ngo 1.21\n\n" + "\n".join(lines) + "\n")
+        return "own"
+
+    return make
+
+
+def test_groups_name_their_tools() -> None:
+    assert {"kubernetes", "chart", "images"} <= set(tools.groups())
+    found = {tool.name: tool for tool in tools.tools_of("kubernetes")}
+    assert {"kube-apiserver", "kubelet", "kubectl", "coredns", "metrics-server"} <= found.keys()
+    assert found["kubelet"].version.startswith("1.")
+    assert {"helm", "ct", "helm-unittest", "kubeconform", "helm-docs"} <= {t.name for t in tools.tools_of("chart")}
+
+
+def test_build_once_and_use_again(module: Module, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = tools.binaries(module("first", "second"))
+    assert subprocess.run([directory / "first"], capture_output=True, text=True, check=True).stderr == "built\n"
+    assert "2 of 2  second" in capfd.readouterr().err
+    assert tools.binaries("own") == directory
+    assert capfd.readouterr().err == ""
+
+
+def test_another_pin_is_another_build(module: Module) -> None:
+    before = tools.binaries(module("first"))
+    with (tools.ROOT / "own/go.mod").open("a") as file:
+        file.write("// another pin\n")
+    assert tools.binaries("own") != before
+
+
+def test_two_builds_at_once(module: Module) -> None:
+    module("first", "second")
+    with ThreadPoolExecutor(2) as pool:
+        directories = set(pool.map(tools.binaries, ["own", "own"]))
+    [directory] = directories
+    assert sorted(path.name for path in directory.iterdir()) == ["complete", "first", "second"]
+
+
+def test_an_interrupted_build_goes_on(module: Module, tmp_path: Path) -> None:
+    module("first", "second")
+    program = textwrap.dedent(f"""
+        import pathlib, tools
+        tools.ROOT = pathlib.Path({str(tools.ROOT)!r})
+        tools.binaries("own")
+    """)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert child.stderr is not None
+    for line in child.stderr:
+        if "2 of 2" in line:
+            os.killpg(child.pid, signal.SIGKILL)
+            break
+    child.wait()
+    child.stderr.close()
+    time.sleep(0.1)
+    directory = tools.binaries("own")
+    assert (directory / "first").exists()
+    assert (directory / "second").exists()
+    assert (directory / "complete").exists()
+
+
+def test_a_fitting_program_on_the_path_is_used(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module("first")
+    monkeypatch.setattr(tools, "tools_of", lambda group: [tools.Tool("example.com/first", "example.com", "1.2.3")])
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = tmp_path / "first"
+    program.write_text("#!/bin/sh\necho first v1.2.3\n")
+    program.chmod(0o755)
+    assert (tools.binaries("own") / "first").resolve() == program
+
+    program.write_text("#!/bin/sh\necho first v1.2.30\n")
+    shutil.rmtree(tools.cache())
+    with pytest.raises(tools.ToolError, match="go build"):  # it is not the version, and example.com has none
+        tools.binaries("own")
+
+
+def test_a_failing_build_says_why(module: Module) -> None:
+    module("broken", source="package main\nfunc main() { missing() }\n")
+    with pytest.raises(tools.ToolError, match="undefined: missing"):
+        tools.binaries("own")
+    assert not list(tools.cache().rglob("broken"))
+
+
+def test_no_go(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    module("first")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(tools.ToolError, match=r"install Go 1\.21 or newer"):
+        tools.binaries("own")
+
+
+def test_an_unknown_group() -> None:
+    with pytest.raises(tools.ToolError, match="the groups are"):
+        tools.binaries("nothing")

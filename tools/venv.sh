@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Print the directory of a virtual environment that holds requirements-dev.lock, after making it where there is none.
+# It lies in the user's cache, keyed by the lock and the Python; pip checks every hash.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+  echo "tools/venv.sh: Python 3.11 or newer is needed; install it, or name it with PYTHON=python3.12" >&2
+  exit 1
+fi
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/flaskapp
+key=$({ "$python" -VV; "$python" -c 'import sys; print(sys.prefix)'; cat requirements-dev.lock; } | sha256sum | cut -c1-12)
+venv=$cache/venv-$key
+
+if [ ! -e "$venv/complete" ]; then
+  mkdir -p "$cache"
+  exec 9> "$venv.lock"
+  flock 9
+fi
+if [ ! -e "$venv/complete" ]; then
+  echo "installing Python packages from requirements-dev.lock (about a minute the first time)" >&2
+  rm -rf "$venv"
+  if ! "$python" -m venv "$venv" > "$venv.log" 2>&1; then
+    echo "tools/venv.sh: this Python can't make virtual environments; run: apt-get install python3-venv" >&2
+    exit 1
+  fi
+  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock > "$venv.log" 2>&1; then
+    tail -5 "$venv.log" >&2
+    exit 1
+  fi
+  touch "$venv/complete"
+fi
+echo "$venv"
