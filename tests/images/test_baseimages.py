@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,11 +91,17 @@ def test_a_killed_build_leaves_nothing_running(tmp_path: Path) -> None:
     (tmp_path / "flaskapp/tools").mkdir(parents=True)
     (tmp_path / "flaskapp/tools" / programs.name).symlink_to(programs)
     command = [sys.executable, "-m", "localcluster.image", "bases"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        subprocess.Popen(
+            command,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "TMPDIR": temporary},
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
         wait_until(lambda: bool(list(tmp_path.glob("flaskapp/baseimages/.python-*/root/debootstrap"))), 30)
         process.kill()
-    wait_until(lambda: not running(str(tmp_path)), 30)
+        wait_until(lambda: not running(str(tmp_path)), 30)
 
 
 def running(words: str) -> str:
