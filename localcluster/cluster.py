@@ -21,6 +21,7 @@ DEFAULT = "default"
 def _exclusive(name: str) -> Iterator[None]:
     """One command at a time changes an instance."""
     packages.require_root()
+    instance.check_name(name)
     directory = instance.state_root()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = directory / f".{name}.lock"
@@ -132,6 +133,14 @@ def load_images(name: str, archives: dict[str, Path]) -> None:
             kept = node.keep_image(cluster, archive, reference)
             for one in _running(cluster):
                 node.import_image(cluster, one, kept)
+
+
+def name_image(name: str, reference: str, further: str) -> None:
+    """Give an image that the nodes have a further name there."""
+    cluster = existing(name)
+    for one in _running(cluster):
+        command = node.ctr(cluster, one, "images", "tag", "--force", reference, further)
+        subprocess.run(command, capture_output=True, check=True)
 
 
 def forward(name: str, namespace: str, service: str, port: int | None = None) -> str:

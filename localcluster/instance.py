@@ -103,6 +103,12 @@ class Instance:
         unfinished.rename(self.state / "instance.json")
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that could not be part of a namespace's, a control group's and a file's name."""
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
+        raise ClusterError(f"instance name {name!r}: use up to 20 of a-z, 0-9 and -, beginning with a letter")
+
+
 def load(name: str) -> Instance | None:
     """The instance of that name, or None where there is none."""
     path = state_root() / name / "instance.json"
@@ -111,8 +117,6 @@ def load(name: str) -> Instance | None:
 
 def create(name: str) -> Instance:
     """The instance of that name, made with a free range of addresses where there is none yet."""
-    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,18}[a-z0-9])?", name):
-        raise ClusterError(f"instance name {name!r}: use up to 20 of a-z, 0-9 and -, beginning with a letter")
     if existing := load(name):
         return existing
     taken = {other.slot for other in map(load, names()) if other}

@@ -63,9 +63,9 @@ def route(instance: Instance, running: list[str]) -> None:
 
 
 def leave(instance: Instance, part: str) -> None:
-    """Remove a namespace; its end of the link to the fabric goes with it."""
-    if ip("netns", "pids", instance.namespace(part), check=False):
-        ip("netns", "delete", instance.namespace(part), check=False)
+    """Remove a namespace, and its link at the fabric's end: the other end lives as long as any process in there."""
+    ip("link", "delete", f"to-{part}", namespace=instance.namespace("fabric"), check=False)
+    ip("netns", "delete", instance.namespace(part), check=False)
 
 
 def remove(instance: Instance) -> None:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import yaml
+
 import localcluster.cluster
 import tools
 from localcluster import image, packages
@@ -68,6 +70,10 @@ class Local:
         if database := image.postgres_archive():
             archives["public.ecr.aws/docker/library/postgres:18"] = database
         localcluster.cluster.load_images(self.instance, archives)
+        if release.is_ledger:
+            # What the chart runs by default, so that plain `helm install` works here as well.
+            version = yaml.safe_load((release.chart / "Chart.yaml").read_text())["appVersion"]
+            localcluster.cluster.name_image(self.instance, built.reference, f"localhost/{release.name}:{version}")
         return built.reference
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,15 +152,13 @@ def test_a_namespace_enforces_pod_security(one: Instance) -> None:
     assert "violates PodSecurity" in refused
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_a_service_on_loopback(one: Instance) -> None:
     url = cluster.forward(ONE, "kube-system", "metrics-server")
     assert url.startswith("http://127.0.0.1:")
     assert cluster.forward(ONE, "kube-system", "metrics-server") == url
     answer = requests.get(url.replace("http", "https") + "/livez", verify=False, timeout=10)  # noqa: S501
     assert answer.status_code in (200, 401, 403)
-
-
-test_a_service_on_loopback = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")(test_a_service_on_loopback)
 
 
 def test_up_repairs_after_a_crash(one: Instance) -> None:
@@ -209,7 +207,7 @@ def test_errors_are_one_line(one: Instance) -> None:
         assert len(said.splitlines()) == 1
 
 
-def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace, capsys: Callable[..., object]) -> None:
+def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace) -> None:
     during = Trace.take()
     assert any(line.startswith("process") for line in during.found - before.found)
     assert any(line.startswith("group") for line in during.found - before.found)
