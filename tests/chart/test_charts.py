@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from tests.chart.render import (
     RenderError,
     layers_of,
     merged,
+    one,
+    render,
     render_text,
     run_helm,
     values_of,
@@ -206,3 +210,36 @@ def test_ct_refuses_a_change_without_a_new_version(repository: Path) -> None:
     commit(repository)
     accepted = run("ct", "lint", "--config", "charts/ct.yaml", cwd=repository)
     assert accepted.returncode == 0, output(accepted)
+
+
+def test_each_alert_has_its_runbook() -> None:
+    rule = one(
+        render("flaskapp", merged(RELEASE_VALUES["everything"], {"migrations": {"mode": "job"}})), "PrometheusRule"
+    )
+    alerts = {item["alert"] for item in rule["spec"]["groups"][0]["rules"]}
+    headings = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE))
+    assert len(alerts) == 8
+    assert alerts == headings
+
+
+def test_plain_manifests(tmp_path: Path) -> None:
+    done = run(sys.executable, "charts/manifests.py", str(tmp_path))
+    assert done.returncode == 0, output(done)
+    text = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert set(text) == {
+        "db-configmap.yml",
+        "db-secret.yml",
+        "kubernetes-postgresql.yml",
+        "kubernetes-flaskapp-api.yml",
+    }
+    kinds = {name: {item["kind"] for item in yaml.safe_load_all(one_file)} for name, one_file in text.items()}
+    assert kinds["db-configmap.yml"] == {"ConfigMap"}
+    assert kinds["db-secret.yml"] == {"Secret"}
+    assert kinds["kubernetes-postgresql.yml"] == {"StatefulSet", "Service"}
+    assert {"Deployment", "Service", "Job", "ServiceAccount"} <= kinds["kubernetes-flaskapp-api.yml"]
+    assert "managed-by" not in "".join(text.values())
+    conform = kubeconform("\n---\n".join(text.values()), NEWEST)
+    assert "illegal base64" in output(conform) or conform.returncode == 0, output(conform)
+    for value in yaml.safe_load(text["db-secret.yml"])["data"].values():
+        with pytest.raises(ValueError, match="base64"):
+            base64.b64decode(value, validate=True)
