@@ -18,7 +18,7 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     from flask_openapi3.openapi import OpenAPI
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from flaskapp import api, authorization, database, faults, logs, metrics, pages, probes, problems, reference
+    from flaskapp import api, authorization, database, faults, logs, observation, pages, probes, problems, reference
     from flaskapp.settings import Settings
 
     settings = settings or Settings.from_environment()
@@ -36,16 +36,16 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     app.extensions["settings"] = settings
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body
     app.url_map.strict_slashes = False
-    logs.init_app(app)
     problems.init_app(app)
     database.init_app(app, settings)
-    metrics.init_app(app)
+    observation.init_app(app)
     faults.init_app(app, settings)
     api.init_app(app)
     app.register_blueprint(pages.pages)
     app.register_blueprint(reference.reference)
     app.config["TRUSTED_HOSTS"] = settings.trusted_hosts.split(",") if settings.trusted_hosts else None
-    hops = settings.proxy_hops
-    proxied = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
-    app.wsgi_app = probes.Probes(proxied, app.extensions["watch"], settings.fault_unready)  # type: ignore[method-assign]
+    application: Any = app.wsgi_app
+    if hops := settings.proxy_hops:
+        application = ProxyFix(application, x_for=hops, x_proto=hops, x_host=hops, x_prefix=hops)
+    app.wsgi_app = probes.Probes(application, app.extensions["watch"], settings.fault_unready)  # type: ignore[method-assign]
     return app

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import current_app, g, request
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 
-from flaskapp.database import autocommit
+from flaskapp.database import autocommit, prepared
 from flaskapp.problems import ProblemError
 from flaskapp.settings import Settings
 
@@ -23,7 +23,7 @@ SCOPES = {"read": "'read', 'write', 'admin'", "write": "'write', 'admin'", "admi
 HINT = "Make one with `flaskapp token create`, or set API_ADMIN_TOKEN_FILE."
 TRUSTED = hashlib.sha256(b"").digest()  # stands for whoever needs no token of the table
 
-TOUCH = text("UPDATE api_tokens SET last_used_at = now() WHERE id = :id")
+TOUCH = "UPDATE api_tokens SET last_used_at = now() WHERE id = %(id)s"
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Statement:
         self.scope = scope
         limit = f"service_id IS NULL OR service_id = {service}" if service else "true"
         tables = f", {tables}" if tables else ""
-        self.open = text(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})")
-        self.guarded = text(f"""
+        self.open = prepared(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})")
+        self.guarded = prepared(f"""
             WITH token AS MATERIALIZED (
                 SELECT id, scope, service_id, last_used_at FROM api_tokens
                 WHERE hash = :token_hash AND revoked_at IS NULL
@@ -82,9 +82,9 @@ class Statement:
                 SELECT 1 FROM token
                 WHERE scope IN ({SCOPES[scope]}) AND ({limit})
             ) {tables}
-            SELECT (SELECT id FROM token) AS id, EXISTS (SELECT FROM allowed) AS allowed,
-                (SELECT coalesce(last_used_at < now() - interval '1 minute', true) FROM token) AS stale,
-                CASE WHEN EXISTS (SELECT FROM allowed) THEN ({select}) END AS content
+            SELECT (SELECT id FROM token), EXISTS (SELECT FROM allowed),
+                (SELECT coalesce(last_used_at < now() - interval '1 minute', true) FROM token),
+                CASE WHEN EXISTS (SELECT FROM allowed) THEN ({select}) END
         """)
 
     @property
@@ -92,29 +92,33 @@ class Statement:
         settings: Settings = current_app.extensions["settings"]
         return self.scope != "read" or settings.api_reads == "private"
 
-    def run(self, values: dict[str, Any] | None = None, connection: Connection | None = None) -> str | None:
+    def run(self, values: dict[str, Any] | None = None, cursor: DBAPICursor | None = None) -> str | None:
         """The text, or None where there is none; raises a problem where the caller may not have it."""
-        if connection is None:
+        if cursor is None:
             with autocommit() as own:
                 return self.run(values, own)
         if not self.private or caller().trusted:
-            return scalar(connection, self.open, values)
+            free: str | None = scalar(cursor, self.open, values or {})
+            return free
         if caller().hash is None:
             raise unauthorized("This needs a token.")
-        row = connection.execute(self.guarded, {**(values or {}), "token_hash": caller().hash}).one()
-        if row.id is None:
+        cursor.execute(self.guarded, {**(values or {}), "token_hash": caller().hash})
+        identifier, allowed, stale, content = cursor.fetchall()[0]
+        if identifier is None:
             raise unauthorized("The token is unknown, expired or revoked.")
-        if not row.allowed:
+        if not allowed:
             raise ProblemError(403, f"The token's scope or service does not allow this; it takes `{self.scope}`.")
-        if row.stale:
-            connection.execute(TOUCH, {"id": row.id})
-        content: str | None = row.content
-        return content
+        if stale:
+            cursor.execute(TOUCH, {"id": identifier})
+        found: str | None = content
+        return found
 
 
-def scalar(connection: Connection, statement: TextClause, values: dict[str, Any] | None) -> str | None:
-    content: str | None = connection.scalar(statement, values)
-    return content
+def scalar(cursor: DBAPICursor, statement: str, values: dict[str, Any]) -> Any:
+    """The first column of the first row, or None."""
+    cursor.execute(statement, values)
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def unauthorized(detail: str) -> ProblemError:

@@ -4,10 +4,9 @@ They are one process's: with more than one worker in a pod only one of them gets
 """
 
 import logging
-import time
 from collections.abc import Iterator
 
-from flask import Flask, Response, g, request
+from flask import Request
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -48,14 +47,12 @@ class Metrics:
             registry=self.registry,
         )
 
-    def count(self, response: Response) -> Response:
+    def count(self, request: Request, status: int, seconds: float) -> None:
         """By the route's template: a raw path would make a series for every deployment and every scanner."""
         method = request.method if request.method in METHODS else "other"
         route = request.url_rule.rule if request.url_rule else "none"
-        self.requests.labels(method, route, str(response.status_code)).inc()
-        if "started" in g:
-            self.seconds.labels(method, route).observe(time.perf_counter() - g.started)
-        return response
+        self.requests.labels(method, route, str(status)).inc()
+        self.seconds.labels(method, route).observe(seconds)
 
     def serve(self, port: int) -> None:
         try:
@@ -82,8 +79,3 @@ class WatchCollector(Collector):
         info = GaugeMetricFamily("flaskapp_info", "What runs here.", labels=["version", "schema"])
         info.add_metric([__version__, watch.revision or ""], 1)
         yield info
-
-
-def init_app(app: Flask) -> None:
-    metrics = app.extensions["metrics"] = Metrics(app.extensions["watch"])
-    app.after_request(metrics.count)

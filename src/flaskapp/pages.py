@@ -4,38 +4,27 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, render_template, request
 from pydantic import ValidationError
 
 from flaskapp import plots
 from flaskapp.api import deployments, dora, failures, services
 from flaskapp.api.schemas import DeploymentPath, DeploymentQuery, DiffQuery, DoraQuery, ServicePath
 from flaskapp.database import watch
+from flaskapp.headers import protect
 from flaskapp.problems import BROKEN_RULE, ProblemError
 
 pages = Blueprint("pages", __name__, static_folder="static")
+pages.after_request(protect)
 
 SHOWN = 50  # deployments on a service's page
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 STEPS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
 
 
-@pages.before_app_request
+@pages.before_request
 def require_database() -> None:
-    if request.blueprint == "pages" and request.endpoint != "pages.static":
+    if request.endpoint != "pages.static":
         watch().require()
-
-
-@pages.after_app_request
-def protect(response: Response) -> Response:
-    """On every answer: what it may load, and that a browser must not guess or leak."""
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "same-origin"
-    return response
 
 
 @pages.get("/")

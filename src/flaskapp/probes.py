@@ -7,12 +7,14 @@ nobody, while requests get a quick 503 and `/readyz?verbose` says so.
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flaskapp import __version__
 from flaskapp.database import Watch
+from flaskapp.observation import STARTED
 from flaskapp.schema import serves
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Probes:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         self.watch.start()
+        environ[STARTED] = time.perf_counter()
         probe = self.paths.get(environ.get("PATH_INFO", ""))
         if probe is None or environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
             return self.application(environ, start_response)

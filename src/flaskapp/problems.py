@@ -4,13 +4,15 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
+import psycopg2
 from flask import Flask, Response, json, render_template, request
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from flaskapp.database import UnavailableError, watch
+from flaskapp.headers import protect
 from flaskapp.logs import request_id
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,8 @@ def answer(status: int, detail: str, errors: list[tuple[str, str]], headers: dic
     if errors:
         body["errors"] = [{"field": field, "rule": rule} for field, rule in errors]
     if for_people():
-        return Response(render_template("error.html", **body), status, headers, mimetype="text/html")
+        page = Response(render_template("error.html", **body), status, headers, mimetype="text/html")
+        return protect(page)
     return Response(json.dumps(body) + "\n", status, headers, content_type="application/problem+json")
 
 
@@ -93,8 +96,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(UnavailableError, lambda e: unavailable())
     app.register_error_handler(PoolTimeout, lambda e: unavailable())
-    app.register_error_handler(IntegrityError, conflict)
-    app.register_error_handler(DBAPIError, database_error)
+    # From statements, and from what SQLAlchemy does around them.
+    app.register_error_handler(psycopg2.Error, database_error)
+    app.register_error_handler(DBAPIError, lambda e: database_error(e.orig))
     app.register_error_handler(Exception, crash)
 
 
@@ -110,25 +114,26 @@ def unavailable() -> Response:
     return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
 
 
-def conflict(error: IntegrityError) -> Response:
-    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+def database_error(error: Any) -> Response:
+    """A driver's error: what the input broke, what took too long, a database that is gone, or a mistake of ours."""
+    if isinstance(error, psycopg2.IntegrityError):
+        return conflict(error.diag.constraint_name)
+    if not isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return crash(error)
+    if error.pgcode in BUSY:
+        logger.warning("statement gave up", extra={"sqlstate": error.pgcode})
+        detail = "The database took too long over this; nothing was changed. Try again shortly."
+        return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
+    watch().suspect(error)
+    return unavailable()
+
+
+def conflict(constraint: str | None) -> Response:
     if constraint in RULES:
         return answer(422, BROKEN_RULE, [RULES[constraint]], {})
     if constraint == "failures_open":
         return answer(409, "This deployment has an open failure report already.", [], {})
     return answer(409, f"This contradicts what is recorded already ({constraint}).", [], {})
-
-
-def database_error(error: DBAPIError) -> Response:
-    code = getattr(error.orig, "pgcode", None)
-    if not isinstance(error, OperationalError) and not error.connection_invalidated:
-        return crash(error)
-    if code in BUSY:
-        logger.warning("statement gave up", extra={"sqlstate": code})
-        detail = "The database took too long over this; nothing was changed. Try again shortly."
-        return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
-    watch().suspect(error)
-    return unavailable()
 
 
 def crash(error: Exception) -> Response:

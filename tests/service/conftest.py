@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from flask import Flask
 from flask.testing import FlaskClient
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from sqlalchemy import Connection
 
 from flaskapp import create_app, migrate
@@ -70,7 +72,7 @@ def app(database: Database, make_app: Callable[[dict[str, str]], Flask]) -> Flas
 
 
 class Isolated:
-    """In place of an engine: every transaction is a savepoint on one connection."""
+    """In place of an engine: every transaction, and every single statement, is a savepoint on one connection."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -80,18 +82,34 @@ class Isolated:
         with self.connection.begin_nested():
             yield self.connection
 
-    connect = begin
+    def raw_connection(self) -> "Pooled":
+        return Pooled(self.connection)
+
+
+class Pooled:
+    """What the pool would lend."""
+
+    def __init__(self, connection: Connection):
+        self.driver_connection: Any = connection.connection.driver_connection
+        self.savepoint = connection.begin_nested()
+
+    def cursor(self) -> Any:
+        return self.driver_connection.cursor()
+
+    def close(self) -> None:
+        failed = self.driver_connection.info.transaction_status == TRANSACTION_STATUS_INERROR
+        (self.savepoint.rollback if failed else self.savepoint.commit)()
 
 
 @pytest.fixture
 def connection(app: Flask) -> Iterator[Connection]:
     """The one connection of this test, rolled back at its end."""
     watch = app.extensions["watch"]
-    real = watch.engine, watch.autocommit
-    with real[0].connect() as connection, connection.begin() as transaction:
-        watch.engine = watch.autocommit = Isolated(connection)
+    real = watch.engine, watch.transactional
+    with real[1].connect() as connection, connection.begin() as transaction:
+        watch.engine = watch.transactional = Isolated(connection)
         yield connection
-        watch.engine, watch.autocommit = real
+        watch.engine, watch.transactional = real
         transaction.rollback()
 
 

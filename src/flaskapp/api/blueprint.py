@@ -108,7 +108,8 @@ def json_response(content: str | None, status: int = 200, **headers: str) -> Res
 def revalidated(response: Response) -> Response:
     """An ETag on what was read: who has it already gets 304 and no body."""
     if request.method in {"GET", "HEAD"} and response.status_code == 200:
-        response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest())
+        response.headers["ETag"] = f'"{hashlib.blake2b(response.get_data(), digest_size=12).hexdigest()}"'
         response.headers["Cache-Control"] = "private, no-cache"
-        response.make_conditional(request)
+        if "If-None-Match" in request.headers:
+            response.make_conditional(request)
     return response

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from flask import Response, request, url_for
 from flask_openapi3.models.tag import Tag
-from sqlalchemy import Connection, text
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 from flaskapp.api.blueprint import ApiBlueprint, json_response
 from flaskapp.api.cursors import Cursor
@@ -20,8 +20,8 @@ from flaskapp.api.schemas import (
     IdempotencyHeader,
     NewDeployment,
 )
-from flaskapp.authorization import Statement, caller
-from flaskapp.database import transaction
+from flaskapp.authorization import Statement, caller, scalar
+from flaskapp.database import prepared, transaction
 from flaskapp.models import uuid7
 from flaskapp.problems import ProblemError, described
 
@@ -57,8 +57,8 @@ RECORD = Statement(
     )""",
     service="(SELECT id FROM services WHERE name = :service)",
 )
-ADD_SERVICE = text("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
-ADD_ENVIRONMENT = text("""
+ADD_SERVICE = prepared("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
+ADD_ENVIRONMENT = prepared("""
     INSERT INTO environments (name, position) SELECT :environment, coalesce(max(position), 0) + 1 FROM environments
     ON CONFLICT DO NOTHING
 """)
@@ -74,13 +74,13 @@ FINISH = Statement(
 )
 
 # An answer is kept for a day, for its caller alone.
-KEY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+KEY_LOCK = prepared("SELECT pg_try_advisory_xact_lock(:lock)")
 KEY_FOUND = Statement(
     "write",
     """SELECT encode(fingerprint, 'hex') || answer FROM idempotency_keys
        WHERE caller = :caller AND key = :key AND created_at > now() - interval '1 day'""",
 )
-KEY_KEEP = text("""
+KEY_KEEP = prepared("""
     INSERT INTO idempotency_keys (caller, key, fingerprint, answer) VALUES (:caller, :key, :fingerprint, :answer)
     ON CONFLICT (caller, key) DO UPDATE
     SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = now()
@@ -102,14 +102,14 @@ def record(header: IdempotencyHeader, body: NewDeployment) -> Response:
     return json_response(content, 201, Location=url_for("deployments.show", id=identifier))
 
 
-def with_new_names(values: dict[str, Any], connection: Connection | None = None) -> str:
+def with_new_names(values: dict[str, Any], cursor: DBAPICursor | None = None) -> str:
     """Add the service and the environment, then the deployment."""
-    if connection is None:
+    if cursor is None:
         with transaction() as own:
             return with_new_names(values, own)
-    connection.execute(ADD_SERVICE, values)
-    connection.execute(ADD_ENVIRONMENT, values)
-    content = RECORD.run(values, connection)
+    cursor.execute(ADD_SERVICE, values)
+    cursor.execute(ADD_ENVIRONMENT, values)
+    content = RECORD.run(values, cursor)
     if content is None:
         raise ProblemError(503, "A name was being added by somebody else. Try again.", headers={"Retry-After": "1"})
     return content
@@ -120,13 +120,13 @@ def once(key: str, values: dict[str, Any]) -> str:
     fingerprint = hashlib.sha256(request.get_data()).digest()
     mine = {"caller": caller().identity, "key": key}
     lock = hashlib.sha256(mine["caller"] + key.encode()).digest()[:8]  # type: ignore[operator]
-    with transaction() as connection:
-        if not connection.scalar(KEY_LOCK, {"lock": int.from_bytes(lock, signed=True)}):
+    with transaction() as cursor:
+        if not scalar(cursor, KEY_LOCK, {"lock": int.from_bytes(lock, signed=True)}):
             raise ProblemError(409, "A request with this Idempotency-Key is in flight.", headers={"Retry-After": "1"})
-        found = KEY_FOUND.run(mine, connection)
+        found = KEY_FOUND.run(mine, cursor)
         if found is None:
-            content = RECORD.run(values, connection) or with_new_names(values, connection)
-            connection.execute(KEY_KEEP, {**mine, "fingerprint": fingerprint, "answer": content})
+            content = RECORD.run(values, cursor) or with_new_names(values, cursor)
+            cursor.execute(KEY_KEEP, {**mine, "fingerprint": fingerprint, "answer": content})
             return content
     if found[:64] != fingerprint.hex():
         raise ProblemError(422, "This Idempotency-Key came before with another body.")

@@ -1,0 +1,1 @@
+"""Each figure in the documents has its command here."""

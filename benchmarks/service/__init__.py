@@ -1,0 +1,1 @@
+"""How quick the service is, and against what: `python -m benchmarks.service`."""

@@ -1,0 +1,69 @@
+"""A load generator that is cheaper than what it measures: raw sockets, kept open, one thread each.
+
+`python -m benchmarks.service.load PORT CLIENTS SECONDS RATE` reads one request (bytes) from standard input and prints
+JSON: requests a second, p50 and p99 in milliseconds, answers that were no 2xx. RATE 0 is as fast as it goes.
+"""
+
+import json
+import socket
+import sys
+import threading
+import time
+
+
+def client(port: int, request: bytes, end: float, gap: float, seconds: list[float], bad: list[bytes]) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        due = time.perf_counter()
+        while due < end:
+            if gap:
+                time.sleep(max(0.0, due - time.perf_counter()))
+            started = due if gap else time.perf_counter()  # a late start counts as waiting
+            sock.sendall(request)
+            head = receive(sock)
+            now = time.perf_counter()
+            seconds.append(now - started)
+            if not head.startswith(b"HTTP/1.1 2"):
+                bad.append(head)
+            due = due + gap if gap else now
+
+
+def receive(sock: socket.socket) -> bytes:
+    data = sock.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    missing = length - len(body)
+    while missing > 0:
+        missing -= len(sock.recv(65536))
+    return head
+
+
+def main() -> None:
+    port, clients = int(sys.argv[1]), int(sys.argv[2])
+    duration, rate = float(sys.argv[3]), float(sys.argv[4])
+    request = sys.stdin.buffer.read()
+    seconds: list[float] = []
+    bad: list[bytes] = []
+    end = time.perf_counter() + duration
+    gap = clients / rate if rate else 0.0
+    threads = [threading.Thread(target=client, args=(port, request, end, gap, seconds, bad)) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds.sort()
+    print(
+        json.dumps(
+            {
+                "rate": len(seconds) / duration,
+                "p50": 1000 * seconds[len(seconds) // 2],
+                "p99": 1000 * seconds[len(seconds) * 99 // 100],
+                "bad": len(bad),
+                "first": bad[0][:300].decode(errors="replace") if bad else "",
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

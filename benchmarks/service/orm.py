@@ -1,0 +1,58 @@
+"""The usual way: Flask, Flask-SQLAlchemy's session, entities and jsonify; with the service's own tables."""
+
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from sqlalchemy import select
+from sqlalchemy.orm import Mapped, joinedload, relationship
+
+from flaskapp.database import db
+from flaskapp.models import Deployment, Environment, Service
+from flaskapp.settings import Settings
+
+
+class Entity(Deployment):
+    """A deployment that knows its service and environment."""
+
+    service: Mapped[Service] = relationship(Service)
+    environment: Mapped[Environment] = relationship(Environment)
+
+
+settings = Settings.from_environment()
+app = Flask(__name__)
+app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url()
+app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 4, "max_overflow": 0}
+db.init_app(app)
+
+
+def shown(d: Entity) -> dict[str, Any]:
+    return {
+        "id": d.id,
+        "service": d.service.name,
+        "environment": d.environment.name,
+        "version": d.version,
+        "status": d.status,
+        "commit": d.commit,
+        "committed_at": d.committed_at and d.committed_at.isoformat(),
+        "digest": d.digest,
+        "chart_version": d.chart_version,
+        "rollback_of": d.rollback_of,
+        "actor": d.actor,
+        "link": d.link,
+        "started_at": d.started_at.isoformat(),
+        "finished_at": d.finished_at and d.finished_at.isoformat(),
+    }
+
+
+BOTH = (joinedload(Entity.service), joinedload(Entity.environment))
+
+
+@app.get("/api/v1/deployments/<id>")
+def one(id: str) -> Response:
+    return jsonify(shown(db.session.scalars(select(Entity).options(*BOTH).where(Entity.id == id)).one()))
+
+
+@app.get("/api/v1/deployments")
+def index() -> Response:
+    newest = select(Entity).options(*BOTH).order_by(Entity.started_at.desc(), Entity.id.desc()).limit(20)
+    return jsonify(items=[shown(d) for d in db.session.scalars(newest)])
