@@ -1,6 +1,7 @@
 """helm and kubectl, told which cluster and namespace once."""
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ class Cluster:
     context: str
     namespace: str
 
+    def program(self, name: str, group: str) -> Path:
+        """People's own program for their own cluster, where they have it; else the pinned one."""
+        own = None if self.kubeconfig else shutil.which(name)
+        return Path(own) if own else tools.binaries(group) / name
+
     @property
     def kubectl_line(self) -> str:
         """The beginning of a kubectl command that people can paste."""
@@ -27,12 +33,11 @@ class Cluster:
 
     def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         selected = ["--namespace", self.namespace, *(["--kube-context", self.context] if self.context else [])]
-        return self._run(tools.binaries("chart") / "helm", [*arguments, *selected], check)
+        return self._run(self.program("helm", "chart"), [*arguments, *selected], check)
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
         selected = ["--namespace", self.namespace, *(["--context", self.context] if self.context else [])]
-        program = tools.binaries("kubernetes") / "kubectl"
-        return self._run(program, [arguments[0], *selected, *arguments[1:]], check, stdin)
+        return self._run(self.program("kubectl", "kubernetes"), [arguments[0], *selected, *arguments[1:]], check, stdin)
 
     def _run(
         self, program: Path, arguments: list[str], check: bool, stdin: str = ""

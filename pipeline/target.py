@@ -17,6 +17,7 @@ import localcluster.cluster
 import tools
 from localcluster import image, packages
 from pipeline.config import PipelineError, Release
+from pipeline.helm import Cluster
 
 KIND_CLUSTER = "flaskapp"
 
@@ -94,7 +95,7 @@ class Context:
         self.kubeconfig: Path | None = None
 
     def up(self) -> None:
-        _run(["kubectl", "--context", self.context, "get", "--raw", "/version"], "asking the cluster for its version")
+        self._cluster("default").kubectl("version")
 
     def deliver(self, release: Release, wsgi: str) -> str:
         if reference := os.environ.get("IMAGE"):
@@ -110,12 +111,14 @@ class Context:
         return ""
 
     def down(self, release: Release) -> str:
-        options = ["--kube-context", self.context, "--namespace", release.namespace]
-        _run(["helm", "uninstall", release.name, *options, "--ignore-not-found", "--wait"], "uninstalling the release")
+        self._cluster(release.namespace).helm("uninstall", release.name, "--ignore-not-found", "--wait")
         return (
             f"the release {release.name!r} is gone; its data stays until you"
             f" `kubectl --context {self.context} delete namespace {release.namespace}`"
         )
+
+    def _cluster(self, namespace: str) -> Cluster:
+        return Cluster(None, self.context, namespace)
 
 
 class Kind(Context):
@@ -147,7 +150,8 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
         yield url
         return
     free = port or _free_port()
-    command = ["kubectl", "--context", target.context, "--namespace", namespace]
+    kubectl = str(Cluster(None, target.context, namespace).program("kubectl", "kubernetes"))
+    command = [kubectl, "--context", target.context, "--namespace", namespace]
     with tempfile.TemporaryFile() as log:
         forward = subprocess.Popen(
             [*command, "port-forward", f"service/{service}", f"{free}:80"], stdout=log, stderr=log

@@ -1,5 +1,6 @@
 """`make up` for our service and for a directory that isn't ours, as people type it."""
 
+import os
 import subprocess
 
 from localcluster.instance import Instance
@@ -47,3 +48,20 @@ def test_directory_without_an_application() -> None:
     assert done.returncode != 0
     assert "requirements.txt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]) -> None:
+    """KUBE_CONTEXT: their kubeconfig, an image that its nodes can get; nothing of the cluster is ours."""
+    people = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig)}
+    context = ["KUBE_CONTEXT=flaskapp-test", "APP=examples/hello"]
+    command = ["make", "--no-print-directory", "up", *context, "VALUES=examples/hello/values.yaml"]
+    environment = people | {"IMAGE": images["hello"]}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "asked /: " in done.stderr
+    assert "port-forward service/hello" in done.stdout
+
+    refused = subprocess.run(command, cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
+    assert "IMAGE=registry/name:tag" in refused.stderr
+    down = subprocess.run(["make", "down", *context], cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
+    assert "the release 'hello' is gone" in down.stderr

@@ -1,0 +1,54 @@
+"""release.toml: what it takes and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.config import PipelineError
+
+GOOD = (config.ROOT / "release.toml").read_text()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository that release.toml fits."""
+    (tmp_path / "charts/flaskapp").mkdir(parents=True)
+    (tmp_path / "charts/flaskapp/Chart.yaml").touch()
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "environments/dev.yaml").touch()
+    return tmp_path
+
+
+def test_ours() -> None:
+    release = config.load()
+    assert release.is_ledger
+    assert (release.name, release.namespace) == ("flaskapp", "flaskapp")
+
+
+def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
+    release = config.load().with_application(tmp_path / "My_Shop", (Path("shop.yaml"),))
+    assert (release.name, release.namespace) == ("my-shop", "my-shop")
+    assert [path.name for path in release.values] == ["dev.yaml", "shop.yaml"]
+    assert not release.is_ledger
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("name =", "title =", "'name' is missing"),
+        ("name =", 'colour = "red"\nname =', "'colour' is unknown"),
+        ('"flaskapp"  ', "7  ", "'name' must be a string"),
+        ('["environments/dev.yaml"]', '"environments/dev.yaml"', "'values' must be a list"),
+        ("environments/dev.yaml", "environments/prod.yaml", "no values file"),
+        ("charts/flaskapp", "charts/other", "no chart in"),
+        ('application = "."', 'application = "nowhere"', "no directory"),
+        ('application = "."', "application = .", "release.toml: "),
+    ],
+)
+def test_mistakes_are_named(tree: Path, before: str, after: str, said: str) -> None:
+    assert before in GOOD
+    file = tree / "release.toml"
+    file.write_text(GOOD.replace(before, after, 1))
+    with pytest.raises(PipelineError, match=said):
+        config.load(file)
