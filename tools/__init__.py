@@ -175,7 +175,9 @@ def _on_path(tool: Tool) -> str | None:
             done = subprocess.run([found, argument], capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             return None
+        if done.returncode:  # it knows `version` only
+            continue
         words = (done.stdout + done.stderr).replace(",", " ").replace('"', " ").split()
-        if done.returncode == 0 and {tool.version, f"v{tool.version}"} & {word.partition("+")[0] for word in words}:
-            return found
+        said = {word.partition("+")[0] for word in words}
+        return found if {tool.version, f"v{tool.version}"} & said else None
     return None
