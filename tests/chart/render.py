@@ -86,5 +86,8 @@ RELEASE_VALUES = {
     "default": WITHOUT_CLUSTER,
     "everything": merged(values_of(Path(__file__).parent / "everything.yaml"), WITHOUT_CLUSTER),
     **{path.stem: merged(*layers_of(path), WITHOUT_CLUSTER) for path in ENVIRONMENTS},
-    **{path.parent.name: values_of(path) for path in sorted((ROOT / "examples").glob("*/values.yaml"))},
+    **{
+        path.parent.name: merged(values_of(path), WITHOUT_CLUSTER)
+        for path in sorted((ROOT / "examples").glob("*/values.yaml"))
+    },
 }

@@ -21,7 +21,9 @@ OPENS = re.compile(r"\{\{-? *(?:if|with|range|else)\b(?:(?!\}\}).)*\}\}", re.DOT
 # Taken only where `lookup` answers; the unit suites take them with a cluster of their own.
 WITH_CLUSTER = (
     '.manager "helm"',
-    'lookup "v1"',
+    'lookup "',
+    "volumeClaimTemplates",
+    "requests.storage",
     "handedOverReplicas",
     "$kept",
     "clusterAnswers",

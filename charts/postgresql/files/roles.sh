@@ -25,12 +25,14 @@ apply() {
   run_psql --set=database="$DATABASE" --set=app="$APP_ROLE" --set=owner="$OWNER_ROLE" \
     --set=separate_owner="$SEPARATE_OWNER" --file=/etc/postgresql/roles.sql >/dev/null &&
     set_password "$OWNER_ROLE" "$OWNER_PASSWORD_KEY" &&
-    set_password "$APP_ROLE" "$APP_PASSWORD_KEY"
+    set_password "$APP_ROLE" "$APP_PASSWORD_KEY" &&
+    # A renewed certificate is read at a reload.
+    run_psql --command="SELECT pg_reload_conf()" >/dev/null
 }
 
 applied=
 for ((round = 0; ; round++)); do
-  wanted=$(cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" | sha256sum)
+  wanted=$({ cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" && cat "$secrets"-tls/* 2>/dev/null || true; } | sha256sum)
   if [[ $wanted == "$applied" ]]; then
     :
   elif ! pg_isready --quiet; then

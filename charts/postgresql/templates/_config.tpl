@@ -8,9 +8,9 @@ roles.sql: |
 {{- .Files.Get "files/roles.sql" | trim | nindent 2 }}
 pg_hba.conf: |
   # The superuser comes in over the socket alone; everyone else with a SCRAM password.
-  local all postgres                peer
-  host  all postgres all            reject
-  host  all all      all            scram-sha-256
+  local   all postgres             peer
+  host    all postgres all         reject
+  {{ ternary "hostssl" "host   " (not (empty .Values.tls.existingSecret)) }} all all      all         scram-sha-256
 postgresql.conf: |
   {{- include "postgresql.settings" . | trim | nindent 2 }}
 {{- end }}
@@ -41,6 +41,10 @@ postgresql.conf: |
   "log_parameter_max_length" 0
   "log_parameter_max_length_on_error" 0
 }}
+{{- if .Values.tls.existingSecret }}
+{{- $settings = merge $settings (dict "ssl" "on" "ssl_min_protocol_version" "TLSv1.3"
+  "ssl_cert_file" "/run/secrets/postgresql-tls/tls.crt" "ssl_key_file" "/run/secrets/postgresql-tls/tls.key") }}
+{{- end }}
 {{- range $name, $value := mergeOverwrite $settings .Values.configuration }}
 {{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ $value = int64 $value }}{{ end }}
 {{ $name }} = '{{ toString $value | replace "'" "''" }}'
