@@ -18,6 +18,7 @@ rm -f "$BACKUPS"/*.unverified "$BACKUPS"/*.tables
 
 # One session holds the instant open for the dump and for the sums.
 coproc SESSION { exec psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1; }
+# shellcheck disable=SC2153 # coproc sets it
 session_pid=$SESSION_PID
 ask=${SESSION[1]} answer=${SESSION[0]}
 echo "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" >&"$ask"

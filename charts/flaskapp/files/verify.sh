@@ -30,4 +30,5 @@ mv "$dump" "$name.dump"
 echo "backup: $name.dump restored and compared, $(wc --lines <"$name.tables") tables alike"
 
 # Only now may an older one go.
+# shellcheck disable=SC2012 # the names are dates
 ls -r "$BACKUPS"/*.dump | tail --lines=+$((KEEP + 1)) | xargs --no-run-if-empty rm --verbose

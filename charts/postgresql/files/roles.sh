@@ -32,7 +32,7 @@ apply() {
 
 applied=
 for ((round = 0; ; round++)); do
-  wanted=$({ cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" && cat "$secrets"-tls/* 2>/dev/null || true; } | sha256sum)
+  wanted=$({ cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" "$secrets"-tls/* 2>/dev/null || :; } | sha256sum)
   if [[ $wanted == "$applied" ]]; then
     :
   elif ! pg_isready --quiet; then
