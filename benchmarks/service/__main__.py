@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from urllib.request import urlopen
 
 import psycopg2
 
-from pipeline.postgres import Postgres, free_port
+from pipeline.postgres import PROGRAMS, Postgres, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "benchmark-token-of-enough-letters"  # noqa: S105 - of a server that lives for this run
@@ -52,6 +53,7 @@ def main() -> None:
         environment = prepared(server, "small", 10_000, "interval '5 minutes'")
         speeds(stack, environment, options)
         growth(stack, server, environment, options)
+        imports(server, directory)
         start(environment)
 
 
@@ -68,7 +70,7 @@ def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]
         "METRICS_PORT": str(free_port()),
         "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
     }
-    subprocess.run([sys.executable, "-m", "flaskapp", "db", "upgrade"], check=True, env=environment, stdout=-3)
+    flaskapp(environment, "db", "upgrade")
     execute(server, name, FILL.format(rows=rows, gap=gap))
     execute(server, name, "VACUUM ANALYZE")
     return environment
@@ -138,6 +140,42 @@ def growth(stack: ExitStack, server: Postgres, small: dict[str, str], options: a
         small_ms, large_ms = (times[side][1:] for side in ("small", "large"))
         ratio = median(large_ms) / median(small_ms)
         print(f"{name:<20}{spread(small_ms):>18}{spread(large_ms):>18}{ratio:>9.2f}", flush=True)
+
+
+def imports(server: Postgres, directory: Path) -> None:
+    """`flaskapp import` against psql's COPY of the same rows into the same table with the same indexes."""
+    rows = 100_000
+    source = prepared(server, "source", rows, "interval '5 minutes'")
+    lines, table = directory / "lines", directory / "table"
+    flaskapp(source, "export", str(lines))
+    psql(source, f"\\copy deployments to '{table}'")
+    seconds: dict[str, list[float]] = {"import": [], "copy": []}
+    for _ in range(3):
+        execute(server, "source", "TRUNCATE deployments CASCADE")
+        seconds["import"].append(timed(lambda: flaskapp(source, "import", str(lines))))
+        execute(server, "source", "TRUNCATE deployments CASCADE")
+        seconds["copy"].append(timed(lambda: psql(source, f"\\copy deployments from '{table}'")))
+    ratio = median(seconds["copy"]) / median(seconds["import"])
+    mine, theirs = spread(seconds["import"], 1), spread(seconds["copy"], 1)
+    print(f"\n{rows:,} rows in seconds: import {mine}, COPY {theirs}, of COPY {ratio:.2f}")
+
+
+def flaskapp(environment: dict[str, str], *arguments: str) -> None:
+    run = [sys.executable, "-m", "flaskapp", *arguments]
+    subprocess.run(run, check=True, env=environment, stdout=-3, stderr=-3)
+
+
+def psql(environment: dict[str, str], command: str) -> None:
+    names = {"HOST": "HOST", "PORT": "PORT", "DATABASE": "NAME", "USER": "USERNAME", "PASSWORD": "PASSWORD"}
+    to_libpq = {f"PG{name}": environment[f"DB_{variable}"] for name, variable in names.items()}
+    run = [str(PROGRAMS / "psql"), "--no-psqlrc", "--quiet", "--command", command]
+    subprocess.run(run, check=True, env=os.environ | to_libpq)
+
+
+def timed(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def start(environment: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flaskapp.api import services
 from flaskapp.api.cursors import Cursor
 from flaskapp.problems import ProblemError
 from tests.postgres import Database
@@ -196,3 +197,27 @@ def test_unchanged_is_304(client: FlaskClient) -> None:
     post(client)
     changed = client.get("/api/v1/deployments", headers={"If-None-Match": first.headers["ETag"]})
     assert changed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"restored_at": "2026-01-01T00:00:00Z"},
+        {"failed_at": "2026-01-02T00:00:00Z", "restored_at": "2026-01-01T00:00:00Z"},
+        {"failed_at": "2999-01-01T00:00:00Z"},
+    ],
+)
+def test_contradicting_failure_report(client: FlaskClient, body: dict[str, str]) -> None:
+    made = post(client, status="succeeded", finished_at="2025-01-01T10:00:00Z")
+    assert client.post(f"/api/v1/deployments/{made['id']}/failures", json=body).status_code == 422
+
+
+def test_a_mistake_of_ours_shows_nothing_of_itself(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise RuntimeError("SELECT secret")
+
+    monkeypatch.setattr(services.LIST, "run", broken)
+    answer = client.get("/api/v1/services")
+    assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
+    assert "secret" not in answer.text
+    assert answer.json["request_id"]
