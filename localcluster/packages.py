@@ -59,7 +59,11 @@ def busybox() -> Path:
     if not kept.exists():
         with tempfile.TemporaryDirectory() as directory:
             # apt's own user may not enter the directory; root downloads then, and apt says so.
-            _apt("download", "busybox-static", cwd=directory)
+            try:
+                _apt("download", "busybox-static", cwd=directory)
+            except ClusterError:  # a machine that never asked for the list of packages
+                _apt("update", "-qq")
+                _apt("download", "busybox-static", cwd=directory)
             [package] = Path(directory).glob("busybox-static_*.deb")
             subprocess.run(["dpkg-deb", "-x", str(package), directory], check=True)
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,11 @@ fi
 if [ ! -e "$venv/complete" ]; then
   echo "installing Python packages from requirements-dev.lock (about a minute the first time)" >&2
   rm -rf "$venv"
+  # Debian keeps what makes virtual environments in a package of its own.
+  if ! "$python" -c 'import ensurepip' 2> /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "installing Debian's package python3-venv, removing none" >&2
+    { apt-get update && apt-get install -y --no-install-recommends --no-remove python3-venv; } > "$venv.log" 2>&1 || true
+  fi
   if ! "$python" -m venv "$venv" > "$venv.log" 2>&1; then
     echo "tools/venv.sh: this Python can't make virtual environments; run: apt-get install python3-venv" >&2
     exit 1
