@@ -12,8 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
-# What a render without a cluster needs where the bundled database is on: its passwords cannot be made there.
-WITHOUT_CLUSTER = {"postgresql": {"auth": {"existingSecret": "database"}}}
+# What a render without a cluster needs: neither the bundled database's passwords nor random settings can be made there.
+WITHOUT_CLUSTER = {"postgresql": {"auth": {"existingSecret": "database"}}, "secrets": {"generate": []}}
 
 Object = dict[str, Any]
 

@@ -128,3 +128,14 @@ Empty without a cluster.
 {{- if or $keep $clientSide }}{{ $live.spec.replicas | default "" }}{{ end }}
 {{- end }}
 {{- end }}
+
+{{/* The data of the Secret with random settings that is there already, as JSON. */}}
+{{- define "flaskapp.generatedSecret" -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace (printf "%s-generated" (include "flaskapp.fullname" .)) | default dict }}
+{{- $secret.data | default dict | toJson }}
+{{- end }}
+
+{{/* "true" when `lookup` reaches a cluster: see docs/adr/0001. */}}
+{{- define "flaskapp.clusterAnswers" -}}
+{{- if or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Namespace" "" "default") }}true{{ end }}
+{{- end }}

@@ -69,6 +69,9 @@
 {{- with .Values.secrets.existingSecret }}
 - secretRef: {name: {{ . }}}
 {{- end }}
+{{- if .Values.secrets.generate }}
+- secretRef: {name: {{ include "flaskapp.fullname" $ }}-generated}
+{{- end }}
 {{- with .Values.secrets.external }}
 - secretRef: {name: {{ include "flaskapp.fullname" $ }}-external}
 {{- end }}

@@ -61,8 +61,8 @@
 {{- if $values.postgresql.enabled }}
 {{- fail "migrations.mode: hook runs before the bundled database exists; use job, or an external database" }}
 {{- end }}
-{{- if $values.secrets.values }}
-{{- fail "migrations.mode: hook runs before the Secret of secrets.values exists; use secrets.existingSecret, or job" }}
+{{- if or $values.secrets.values $values.secrets.generate }}
+{{- fail "migrations.mode: hook runs before the Secret of secrets.values and secrets.generate exists; use secrets.existingSecret, or job" }}
 {{- end }}
 {{- if $values.config }}
 {{- fail "migrations.mode: hook runs before the ConfigMap of config exists; use env, or job" }}
