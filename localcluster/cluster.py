@@ -7,6 +7,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import tools
@@ -188,20 +190,29 @@ def status(cluster: Instance) -> dict[str, str]:
 
 
 def _start_nodes(cluster: Instance, binaries: Path) -> None:
+    began = datetime.now(UTC)
     started = [one for one in cluster.nodes if node.ensure(cluster, one, binaries)]
     network.route(cluster, _running(cluster))
     if started:
         tools.say(f"cluster {cluster.name}: starting {', '.join(started)}")
     for one in cluster.nodes:
-        ready = kubectl(cluster, "get", "node", one, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')
-        wait_until(
-            lambda command=ready: subprocess.run(command, capture_output=True, text=True).stdout == "True",  # type: ignore[misc]
-            120,
-            f"node {one}",
-            f"{node.state(cluster, one)}/log/kubelet.log",
-        )
+        log = f"{node.state(cluster, one)}/log/kubelet.log"
+        since = began if one in started else datetime.fromtimestamp(0, UTC)
+        wait_until(partial(_is_ready, cluster, one, since), 120, f"node {one}", log)
         # Where it was drained before, it may take pods again.
         subprocess.run(kubectl(cluster, "uncordon", one), capture_output=True, check=True)
+
+
+def _is_ready(cluster: Instance, one: str, since: datetime) -> bool:
+    """Whether the node is ready, and said so after `since`: what it said before a crash still stands there."""
+    done = subprocess.run(kubectl(cluster, "get", "node", one, "--output=json"), capture_output=True, text=True)
+    if done.returncode:
+        return False
+    return any(
+        (condition["type"], condition["status"]) == ("Ready", "True")
+        and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since.replace(microsecond=0)
+        for condition in json.loads(done.stdout)["status"].get("conditions", [])
+    )
 
 
 def _running(cluster: Instance) -> list[str]:

@@ -38,12 +38,15 @@ def ensure(instance: Instance, node: str, binaries: Path) -> bool:
     network.join_node(instance, node)
     cgroups.ensure(instance.cgroup(node))
     _write_configuration(instance, node)
+    # A copy by its content: another checkout of the same version finds the node as it wants it.
+    init = run / f"init-{hashlib.sha256(INIT.read_bytes()).hexdigest()[:8]}.sh"
+    shutil.copy(INIT, init)
     return process(instance, node).ensure(
         [
             "nsenter",
             f"--net=/run/netns/{instance.namespace(node)}",
             *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child=SIGKILL"),
-            str(INIT),
+            str(init),
         ],
         home / "init.log",
         {
