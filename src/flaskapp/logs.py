@@ -3,14 +3,17 @@
 import json
 import logging
 import re
+import traceback
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from flask import Request, g, has_request_context, request
 
 logger = logging.getLogger("flaskapp.request")
 
+FRAMES = 12  # of a traceback, the innermost
 GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What a log record always has; anything else on it was given by `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
@@ -29,8 +32,11 @@ class JsonFormatter(logging.Formatter):
         if has_request_context():
             fields["request_id"] = request_id()
         fields.update({key: value for key, value in vars(record).items() if key not in STANDARD})
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[0]:
+            # Where, not what: an exception's text may hold SQL, a row's values or a password.
+            frames = traceback.extract_tb(record.exc_info[2])[-FRAMES:]
+            fields["error"] = record.exc_info[0].__name__
+            fields["trace"] = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames]
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 

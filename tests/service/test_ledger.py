@@ -1,6 +1,9 @@
 """Pages, repeated requests, failure reports, states and differences."""
 
 import base64
+import json
+import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from flaskapp.api import services
 from flaskapp.api.cursors import Cursor
+from flaskapp.logs import JsonFormatter
 from flaskapp.problems import ProblemError
 from tests.postgres import Database
 from tests.service.conftest import ADMIN, Server
@@ -221,3 +225,11 @@ def test_a_mistake_of_ours_shows_nothing_of_itself(client: FlaskClient, monkeypa
     assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
     assert "secret" not in answer.text
     assert answer.json["request_id"]
+    formatter = JsonFormatter()
+    try:
+        broken()
+    except RuntimeError:
+        line = formatter.format(logging.makeLogRecord({"msg": "unhandled error", "exc_info": sys.exc_info()}))
+    assert "secret" not in line
+    assert json.loads(line)["error"] == "RuntimeError"
+    assert json.loads(line)["trace"][-1].endswith(" broken")
