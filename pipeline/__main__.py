@@ -1,5 +1,6 @@
 """`python -m pipeline`: the steps from a directory to a release, each runnable by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ def down(app: Path | None, context: str, instance: str) -> None:
 
 def _release(app: Path | None, values: tuple[Path, ...]) -> config.Release:
     release = config.load()
-    return release.with_application(app, values) if app else release
+    release = replace(release, values=(*release.values, *values))
+    return release.with_application(app) if app else release
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ class Release:
         """Whether it is this repository's own service."""
         return self.application.resolve() == ROOT
 
-    def with_application(self, application: Path, values: tuple[Path, ...]) -> "Release":
-        """The same road for another directory, named after it, with its values on top of the development ones."""
+    def with_application(self, application: Path) -> "Release":
+        """The same road for another directory, named after it."""
         name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
-        return replace(self, application=application, name=name, namespace=name, values=(*self.values, *values))
+        return replace(self, application=application, name=name, namespace=name)
 
 
 def load(path: Path = ROOT / "release.toml") -> Release:

@@ -27,9 +27,9 @@ def test_ours() -> None:
 
 
 def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
-    release = config.load().with_application(tmp_path / "My_Shop", (Path("shop.yaml"),))
+    release = config.load().with_application(tmp_path / "My_Shop")
     assert (release.name, release.namespace) == ("my-shop", "my-shop")
-    assert [path.name for path in release.values] == ["dev.yaml", "shop.yaml"]
+    assert [path.name for path in release.values] == ["dev.yaml"]
     assert not release.is_ledger
 
 
