@@ -108,6 +108,7 @@ def unprivileged() -> list[str]:
         "--reuid=nobody",
         "--regid=nogroup",
         "--clear-groups",
+        "--pdeathsig=INT",  # a caller that is killed leaves no server behind
         "--securebits=+no_setuid_fixup",  # else access(2), which initdb asks, forgets the capability
         f"--inh-caps={capability}",
         f"--ambient-caps={capability}",
