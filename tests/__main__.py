@@ -39,9 +39,10 @@ SUITES: dict[str, list[list[str]]] = {
     "pipeline": [[*PYTEST, "tests/pipeline"]],
     "localcluster": [[*PYTEST, "tests/localcluster"]],
     "release": [[*PYTEST, "tests/release"]],
+    "examples": [[*PYTEST, "tests/examples"]],
 }
 PARALLEL = {"lint", "service", "chart"}
-NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release"}
+NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "examples"}
 # What a runner says last: pytest, helm-unittest, ruff, mypy.
 CLOSING = re.compile(
     r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL "

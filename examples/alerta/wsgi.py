@@ -1,0 +1,1 @@
+from alerta import create_app as create_app

@@ -1,0 +1,1 @@
+from httpbin import app as app

@@ -1,0 +1,1 @@
+from ihatemoney.wsgi import application as application

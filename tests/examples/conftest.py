@@ -1,0 +1,22 @@
+"""The cluster and the rights of tests/release, with the examples' images on its nodes."""
+
+import pytest
+
+from localcluster import cluster, image
+from localcluster.instance import Instance
+from tests.release.conftest import POSTGRES, ROOT, admin, kubernetes, releaser
+
+__all__ = ["admin", "kubernetes", "releaser"]
+
+EXAMPLES = ["httpbin", "ihatemoney", "alerta"]
+
+
+@pytest.fixture(scope="session")
+def references(kubernetes: Instance) -> dict[str, str]:
+    """References of the examples' images, which are on every node."""
+    built = {name: image.build_image(ROOT / "examples" / name, name=name) for name in EXAMPLES}
+    archives = {each.reference: each.archive for each in built.values()}
+    if database := image.postgres_archive():
+        archives[POSTGRES] = database
+    cluster.load_images(kubernetes.name, archives)
+    return {name: each.reference for name, each in built.items()}
