@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 # Said before a cold build starts; measured on 2 cores.
-MINUTES = {"kubernetes": 11, "chart": 4, "images": 3, "pipeline": 4, "kind": 1}
+MINUTES = {"kubernetes": 11, "chart": 4, "helm3": 1, "images": 3, "pipeline": 4, "kind": 1}
 # Without these helm and kubectl can't parse the server's version, and a tool can't say its own.
 STAMPS = {
     "k8s.io/kubernetes": (
@@ -27,7 +27,11 @@ STAMPS = {
         " -X k8s.io/component-base/version.gitMajor={major} -X k8s.io/component-base/version.gitMinor={minor}"
     ),
     "helm.sh/helm/v4": "-X helm.sh/helm/v4/internal/version.version=v{version}",
-    "helm.sh/helm/v3": "-X helm.sh/helm/v3/internal/version.version=v{version}",
+    # Helm 3 has to be told which Kubernetes it renders for: the one of its client-go.
+    "helm.sh/helm/v3": (
+        "-X helm.sh/helm/v3/internal/version.version=v{version}"
+        " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37"
+    ),
     "github.com/helm/chart-testing/v3": "-X github.com/helm/chart-testing/v3/ct/cmd.Version=v{version}",
     "github.com/yannh/kubeconform": "-X main.version=v{version}",
     "github.com/moby/buildkit": "-X github.com/moby/buildkit/version.Version=v{version}",
@@ -153,7 +157,7 @@ def _go(arguments: list[str], group: str) -> str:
 def _key(group: str) -> str:
     """What decides whether a build can be used again: the pins, our own programs and the stamps."""
     pins = (ROOT / group / "go.mod").read_text()
-    digest = hashlib.sha256(repr([stamp for stamp in STAMPS.items() if f" {stamp[0]} " in pins]).encode())
+    digest = hashlib.sha256(repr([stamp for stamp in STAMPS.items() if f"{stamp[0]} v" in pins]).encode())
     for path in sorted((ROOT / group).rglob("*")):
         if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
             digest.update(path.read_bytes())

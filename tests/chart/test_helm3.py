@@ -1,0 +1,32 @@
+"""Helm 3 reads the charts as Helm 4 does."""
+
+import subprocess
+
+import pytest
+import yaml
+
+import tools
+from tests.chart.render import RELEASE_VALUES, ROOT, render
+
+
+@pytest.fixture(scope="module")
+def helm3() -> str:
+    return str(tools.binaries("helm3") / "helm")
+
+
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_the_same_objects(helm3: str, name: str) -> None:
+    values = RELEASE_VALUES[name]
+    command = [helm3, "template", "web", "charts/flaskapp", "--namespace", "shop", "--values", "-"]
+    done = subprocess.run(
+        command, cwd=ROOT, input=yaml.safe_dump(values), capture_output=True, text=True, check=True, timeout=60
+    )
+    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    assert sorted(objects, key=str) == sorted(render("flaskapp", values), key=str)
+
+
+def test_the_same_refusal(helm3: str) -> None:
+    command = [helm3, "template", "web", "charts/flaskapp", "--set", "replcias=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "replcias" in done.stderr
