@@ -25,7 +25,6 @@ from tests.postgres import Database, new_database, postgres
 __all__ = ["new_database", "postgres"]
 
 ADMIN = "test-admin-token-of-enough-letters"
-ADMIN = "test-admin-token-of-enough-letters"
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -156,8 +155,7 @@ class Server:
         raise AssertionError(f"{path} is {seen}, not {status}, after {seconds} s\n{self.log.read_text()}")
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
+        self.process.terminate()
         self.process.wait(30)
 
 
@@ -172,4 +170,6 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        server.stop()
+        server.process.terminate()  # all at once: they end side by side
+    for server in servers:
+        server.process.wait(30)

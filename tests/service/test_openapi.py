@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import schemathesis
+from click.testing import CliRunner
 from flask import Flask
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from flaskapp import transfer
+from flaskapp import cli, transfer
 from flaskapp.database import command_engine
 from flaskapp.settings import Settings
 from tests.postgres import Database
@@ -37,6 +38,11 @@ def ledger(
 def test_committed_as_made(app: Any) -> None:
     """`python -m flaskapp openapi > docs/openapi.json` after a change."""
     assert json.loads(DOCUMENT.read_text()) == json.loads(json.dumps(app.api_doc))
+
+
+def test_command_prints_the_committed_document() -> None:
+    printed = CliRunner().invoke(cli.cli, ["openapi"])
+    assert (printed.exit_code, printed.stdout) == (0, DOCUMENT.read_text())
 
 
 def test_every_operation_says_what_it_may_answer(app: Any) -> None:

@@ -83,6 +83,14 @@ def test_metrics_by_route_on_their_own_port(serve: Callable[..., Server], own_da
     assert 'flaskapp_database_connections{state="idle"} 1.0' in told
 
 
+def test_a_taken_metrics_port_costs_the_metrics_only(serve: Callable[..., Server], database: Database) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - where the metrics would listen
+        server = serve({**database.environment, "METRICS_PORT": str(taken.getsockname()[1])})
+        server.wait()
+        (told,) = lines(server, message="no metrics of this worker")
+    assert "in use" in told["reason"]
+
+
 def test_sigterm_finishes_what_is_in_flight(serve: Callable[..., Server], own_database: Database) -> None:
     server = serve({**own_database.environment, "APP_MODE": "development", "FAULT_DELAY": "1.5"})
     server.wait()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
+from flask.testing import FlaskClient
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from sqlalchemy import Connection, text
 
 from flaskapp import transfer
 from flaskapp.database import command_engine
@@ -142,6 +144,13 @@ def test_errors_are_pages_for_people(server: Server, path: str, status: int) -> 
     assert answer.headers["X-Request-ID"] in answer.text
     answer = server.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+
+
+def test_a_service_without_deployments(client: FlaskClient, connection: Connection) -> None:
+    connection.execute(text("INSERT INTO services (name) VALUES ('idle')"))
+    shown = client.get("/services/idle")
+    assert shown.status_code == 200
+    assert "<svg" not in shown.text
 
 
 def test_strict_policy(server: Server) -> None:

@@ -126,6 +126,20 @@ def test_prune_keeps_what_runs(engine: Engine, own_database: Database) -> None:
     assert own_database.execute("SELECT * FROM idempotency_keys") == []
 
 
+def test_a_long_import_says_how_far_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "BATCH", 2)
+    said: list[str] = []
+    assert transfer.load(engine, (line().encode() for _ in range(81)), said.append) == 81
+    assert said == ["40 lines read", "80 lines read"]
+
+
+def test_many_bad_lines_are_told_up_to_a_limit(engine: Engine) -> None:
+    said: list[str] = []
+    with pytest.raises(transfer.TransferError, match="30 of 30 lines are bad"):
+        transfer.load(engine, [b"{}"] * 30, said.append)
+    assert len(said) == transfer.SHOWN
+
+
 def test_sample_is_worth_looking_at(run: Command, own_database: Database) -> None:
     assert run("seed").exit_code == 0
     assert own_database.execute("SELECT count(DISTINCT service_id) FROM deployments") == [(3,)]
@@ -145,6 +159,12 @@ def test_token_commands(run: Command) -> None:
     assert listed.splitlines()[1].split()[:4] == ["ci", "write", "all", "valid"]
     assert run("token", "revoke", "ci").output == "ci is revoked\n"
     assert "revoked" in run("token", "list").output
+
+
+def test_an_expired_token_is_listed_as_such(run: Command, own_database: Database) -> None:
+    run("token", "create", "ci", "--expires", "1h")
+    own_database.execute("UPDATE api_tokens SET expires_at = now() - interval '1 minute'")
+    assert run("token", "list").output.splitlines()[1].split()[3] == "expired"
 
 
 @pytest.mark.parametrize(
