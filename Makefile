@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down shell run test test-fast lint
+.PHONY: help up down shell run test test-fast lint bench manifests
 
 export PYTHONPATH := src:.
 python = $(shell tools/venv.sh)/bin/python
@@ -33,3 +33,9 @@ test-fast: ## Run lint, service and chart tests
 
 lint: ## Check style and types
 	@$(python) -m tests lint
+
+bench: ## Measure what docs/performance.md says; SUITE=service
+	@$(python) -m benchmarks $(or $(SUITE),service)
+
+manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
+	@PATH="$$($(python) -m tools chart):$$PATH" $(python) charts/manifests.py build/manifests
