@@ -41,3 +41,14 @@ for second in range(limit):
         time.sleep(1)
 sys.exit(f"the database at {host}:{port} did not answer in {limit} seconds")
 {{- end }}
+
+{{/* Repeats the command after it until that succeeds: the kubelet would, but after 10, 20, 40 seconds and more. */}}
+{{- define "flaskapp.repeat" -}}
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+limit = time.monotonic() + 300
+while code := subprocess.run(sys.argv[1:]).returncode:
+    if time.monotonic() > limit:
+        sys.exit(code)
+    time.sleep(2)
+{{- end }}
