@@ -89,9 +89,12 @@ def down(name: str = DEFAULT) -> bool:
             cgroups.remove(cluster.cgroup(one))
         for directory in (cluster.run, cluster.state):
             shutil.rmtree(directory)
-        # Mount points that a node's own file systems covered.
-        for directory in (cluster.run.parent, Path("/var/lib/cni"), Path("/run/containerd")):
-            _remove_if_empty(directory)
+        _remove_if_empty(cluster.run.parent)
+        # Mount points that nodes' own file systems covered. While another instance runs they are mount points still,
+        # and removing one would unmount it there.
+        if not cluster.run.parent.exists():
+            for directory in (Path("/var/lib/cni"), Path("/run/containerd")):
+                _remove_if_empty(directory)
         (instance.state_root() / f".{name}.lock").unlink()
         _remove_if_empty(instance.state_root())
         return True
