@@ -37,6 +37,7 @@ SUITES: dict[str, list[list[str]]] = {
         [*PYTEST, "tests/chart"],
     ],
     "pipeline": [[*PYTEST, "tests/pipeline"]],
+    "infra": [[*PYTEST, "tests/infra"]],
     "localcluster": [[*PYTEST, "tests/localcluster"]],
     "release": [[*PYTEST, "tests/release"]],
     "examples": [[*PYTEST, "tests/examples"]],

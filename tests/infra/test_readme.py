@@ -1,0 +1,84 @@
+"""infra/README.md: its commands as far as they run without AWS, and its figures."""
+
+import re
+import subprocess
+
+import yaml
+
+from tests.infra import template as t
+
+README = (t.INFRA / "README.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def bash(script: str, **environment: str) -> str:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=t.INFRA.parent, env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_command_is_bash() -> None:
+    assert len(BLOCKS) >= 10
+    for block in BLOCKS:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def test_every_file_is_named() -> None:
+    for path in t.INFRA.iterdir():
+        if path.name != "README.md":
+            assert f"`{path.name}`" in README, path.name
+
+
+def test_filled_files_have_no_placeholder() -> None:
+    function = next(line for block in BLOCKS for line in block.splitlines() if line.startswith("filled()"))
+    used = set(re.findall(r"\bfilled ([a-z-]+)", README))
+    others = set(t.INFRA.glob("*.yaml")) - set(t.paths())
+    assert used == {path.stem for path in others if re.search(r"\b(ACCOUNT|REGION|VPC)", path.read_text())}
+    for name in used:
+        text = bash(f"{function}\nfilled {name}", ACCOUNT="123456789012", AWS_REGION="us-east-1", VPC="vpc-0123")
+        assert list(yaml.safe_load_all(text))
+        settings = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+        assert not re.search(r"ACCOUNT|REGION|VPC", settings), name
+
+
+def test_every_template_is_deployed_with_what_it_needs() -> None:
+    commands = dict(re.findall(r"^deploy ([a-z]+)(.*)$", README, re.MULTILINE))
+    assert set(commands) == {path.stem for path in t.paths()}
+    for name, rest in commands.items():
+        needed = {key for key, parameter in t.load(name)["Parameters"].items() if "Default" not in parameter}
+        assert set(re.findall(r"(\w+)=", rest)) == needed, name
+
+
+def test_outputs_exist() -> None:
+    used = re.findall(r"\$\(output ([a-z]+) (\w+)\)", README)
+    assert used
+    for template, output in used:
+        assert output in t.load(template)["Outputs"], f"{template}: {output}"
+
+
+def test_every_chart_has_a_version_and_values() -> None:
+    installs = re.findall(r"^.*helm upgrade --install (?:.*\\\n)*.*$", README, re.MULTILINE)
+    found = re.findall(r"helm upgrade --install ([a-z-]+)", README)
+    assert len(found) == 4
+    for command in installs:
+        assert re.search(r"--version \d+\.\d+\.\d+\b", command), command
+    for name in found:
+        assert (t.INFRA / f"{name}.yaml").is_file()
+
+
+def test_the_sum_of_the_prices() -> None:
+    table = README.partition("| what | price | a month | source |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line][1:]
+    prices = [float(row[2]) for row in rows[:-1] if row[2]]
+    assert f"**{sum(prices):.2f}**" == rows[-1][2]
+    assert all(row[3] for row in rows[:-1] if row[2]), "a price without its source"
+
+
+def test_the_arithmetic_of_credits() -> None:
+    month, node, surplus = 730, 0.0168, 0.04
+    assert f"= ${(2 - 0.4) * surplus * month:.2f} a node, above the ${node * month:.2f}" in README
+    assert f"as much as {node / surplus:.2f} vCPU of surplus" in README
