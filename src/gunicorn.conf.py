@@ -18,7 +18,7 @@ CLIENT_TIMEOUT = 3  # seconds without a byte, once a request has begun
 
 wsgi_app = "flaskapp.wsgi:app"
 bind = f"0.0.0.0:{settings.port}"
-worker_class = "gthread"
+worker_class = "flaskapp.worker.Worker"  # gthread
 workers = settings.web_concurrency
 threads = settings.web_threads
 # Few, so that a worker leaves to the others what it cannot begin soon.
