@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg2
 from flask import Flask, Response, jsonify
 from sqlalchemy import select
 from sqlalchemy.orm import Mapped, joinedload, relationship
@@ -20,8 +21,12 @@ class Entity(Deployment):
 
 settings = Settings.from_environment()
 app = Flask(__name__)
-app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url()
-app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 4, "max_overflow": 0}
+app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg2://"
+app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+    "pool_size": 4,
+    "max_overflow": 0,
+    "creator": lambda: psycopg2.connect(**settings.connection_parts()),
+}
 db.init_app(app)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from flaskapp import __version__, migrate, tokens, transfer
-from flaskapp.database import command_engine
+from flaskapp.database import command_engine, first_line
 from flaskapp.settings import Settings, SettingsError
 
 EXPECTED = (SettingsError, migrate.SchemaError, tokens.TokenError, transfer.TransferError, SQLAlchemyError, OSError)
@@ -135,4 +135,4 @@ def main() -> None:
     try:
         cli(prog_name="flaskapp")
     except EXPECTED as error:
-        sys.exit(f"flaskapp: {migrate.first_line(error)}")
+        sys.exit(f"flaskapp: {first_line(error)}")

@@ -10,8 +10,9 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from os import dup
 from typing import Any
 
@@ -72,43 +73,43 @@ def connect_args(settings: Settings, **options: object) -> dict[str, Any]:
     return arguments
 
 
-def fresh_credentials(engine: Engine, settings: Settings) -> None:
-    @event.listens_for(engine, "do_connect")
-    def read(dialect: object, record: object, arguments: object, parameters: dict[str, Any]) -> None:
-        parameters.update(settings.connection_parts())
+def open_connection(settings: Settings, **options: object) -> Any:
+    """A new connection, with the credentials of this moment."""
+    return psycopg2.connect(**settings.connection_parts(), **connect_args(settings, **options))
 
 
 def command_engine(settings: Settings) -> Engine:
     """For commands: one connection at a time, a statement may last, a wait for a lock may not."""
-    arguments = connect_args(settings, lock_timeout=5000)
-    engine = create_engine(settings.database_url(), poolclass=NullPool, connect_args=arguments)
-    fresh_credentials(engine, settings)
-    return engine
+    return create_engine(
+        "postgresql+psycopg2://", poolclass=NullPool, creator=lambda: open_connection(settings, lock_timeout=5000)
+    )
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Set up the pool (nothing connects yet) and the watch over it."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url()
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        # A thread needs one connection, so a request never waits for one and the chart can count them.
-        "pool_size": settings.web_threads,
-        "max_overflow": 0,
-        "pool_timeout": 0.5,
-        "pool_use_lifo": True,
-        "pool_recycle": 1800,
-        "isolation_level": "AUTOCOMMIT",
-        "skip_autocommit_rollback": True,
-        "connect_args": connect_args(
+
+    def connect() -> Any:
+        return open_connection(
             settings,
             statement_timeout=STATEMENT_TIMEOUT,
             lock_timeout=LOCK_TIMEOUT,
             idle_in_transaction_session_timeout=5000,
-        ),
+        )
+
+    app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg2://"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        # A thread needs one connection, so a request never waits for one and the chart can count them.
+        "pool_size": settings.web_threads,
+        "max_overflow": 0,
+        "pool_timeout": 1,  # whole seconds: SQLAlchemy cuts off the rest
+        "pool_use_lifo": True,
+        "isolation_level": "AUTOCOMMIT",
+        "skip_autocommit_rollback": True,
+        "creator": lambda: app.extensions["watch"].connect(),
     }
     db.init_app(app)
     with app.app_context():
-        fresh_credentials(db.engine, settings)
-        app.extensions["watch"] = Watch(db.engine)
+        app.extensions["watch"] = Watch(db.engine, connect, settings.db_connection_lifetime)
 
 
 def watch() -> "Watch":
@@ -149,18 +150,19 @@ def prepared(statement: str) -> str:
 class Watch:
     """Whether the database answers (`up`), when it last did, and which schema it has."""
 
-    def __init__(self, engine: Engine):
-        self.engine = engine
+    def __init__(self, engine: Engine, opens: Callable[[], Any], lifetime: float):
+        self.engine, self.opens, self.lifetime = engine, opens, lifetime
         self.transactional = engine.execution_options(isolation_level="READ COMMITTED")
         self.up = True  # until shown otherwise: the first request may try
         self.reason = "not asked yet"
         self.answered = False
         self.revision: str | None = None
+        self._spares: deque[Any] = deque()  # one at most: for a connection at the end of its lifetime
+        self._spare_wanted = False
         self._busy: dict[int, tuple[float, socket.socket]] = {}
-        self._probing = threading.local()
+        self._thread = threading.local()
         self._wake = threading.Event()
         self._started = threading.Lock()
-        event.listen(engine, "do_connect", self._connecting)
         event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first questions
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
@@ -191,25 +193,44 @@ class Watch:
 
     def suspect(self, error: Exception) -> None:
         """A connection failed: refuse until the prober, woken here, has had an answer."""
-        self._down(str(getattr(error, "orig", error)).strip().split("\n")[0])
+        self._down(first_line(error))
 
     # --- connections -----------------------------------------------------------------------------------------------
 
-    def _connecting(self, *_: object) -> None:
+    def connect(self) -> Any:
+        """What the pool asks for a new connection: the spare that this thread has claimed, else one made now."""
+        if spare := vars(self._thread).pop("spare", None):
+            return spare
         # Whoever waited for a place in the pool meanwhile must not begin a wait of its own.
-        if not getattr(self._probing, "now", False):
+        if not vars(self._thread).get("probing"):
             self.require()
+        return self.opens()
 
     def _connected(self, connection: Any, record: Any) -> None:
         # A descriptor of our own: shutting it down wakes the thread that waits on libpq's, with no race for its number.
         record.info["socket"] = socket.socket(fileno=dup(connection.fileno()))
-        self._busy[id(record)] = (time.monotonic(), record.info["socket"])
+        record.info["since"] = time.monotonic()
+        self._busy[id(record)] = (record.info["since"], record.info["socket"])
 
     def _checked_out(self, connection: Any, record: Any, proxy: object) -> None:
         # Bytes waiting on an idle connection are the server's farewell; this costs no round trip as a ping would.
         if readable(record.info["socket"]):
             raise DisconnectionError("closed by the server")
+        if record.info["since"] < time.monotonic() - self.lifetime:
+            self._retire()
         self._busy[id(record)] = (time.monotonic(), record.info["socket"])
+
+    def _retire(self) -> None:
+        """Give up an old connection if a new one waits, else ask for that and use the old one.
+
+        In a rotation the server may know the new password before this process does; what is open still works then.
+        """
+        try:
+            self._thread.spare = self._spares.pop()
+        except IndexError:
+            self._spare_wanted = True
+        else:
+            raise DisconnectionError("at the end of its lifetime")
 
     def _checked_in(self, connection: Any, record: Any) -> None:
         self._busy.pop(id(record), None)
@@ -245,17 +266,41 @@ class Watch:
                     continue
 
     def _probe_forever(self) -> None:
+        filled = False
         while True:
             self.probe()
             if self.up and serves(self.revision):
-                self._wake.wait(PROBE_UP)
+                filled = filled or self.fill()
+                self.prepare_spare()
+                self._wake.wait(min(PROBE_UP, self.lifetime))
             else:
                 time.sleep(PROBE_DOWN)
+
+    def fill(self) -> bool:
+        """Open the whole pool at the start: a burst amid a rotation could not."""
+        pool = self.engine.pool
+        try:
+            with ExitStack() as stack:
+                for _ in range(pool.size() if isinstance(pool, QueuePool) else 0):
+                    stack.enter_context(closing(pool.connect()))
+        except (psycopg2.Error, SQLAlchemyError, SettingsError):
+            return False  # in use just now, or away again
+        return True
+
+    def prepare_spare(self) -> None:
+        """Open a connection where one is to be replaced; where that fails, the old one serves on."""
+        if not self._spare_wanted or self._spares:
+            return
+        try:
+            self._spares.append(self.opens())
+            self._spare_wanted = False
+        except (psycopg2.Error, SettingsError) as error:
+            logger.warning("connections are kept beyond their lifetime", extra={"reason": first_line(error)})
 
     def probe(self) -> None:
         """Ask for the schema's revision: an answer of any kind means that the database is there."""
         self._wake.clear()
-        self._probing.now = True
+        self._thread.probing = True
         try:
             with self.engine.connect() as connection:
                 self.revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -278,6 +323,10 @@ class Watch:
             logger.warning("database does not answer", extra={"reason": reason})
         self.up, self.reason = False, reason
         self._wake.set()
+
+
+def first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
 
 
 def readable(sock: socket.socket) -> bool:

@@ -9,6 +9,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
+from flaskapp.database import first_line
 from flaskapp.schema import NEWEST, serves
 
 LOCK = 0x666C6173  # the advisory lock's key: any constant that nothing else in the database uses
@@ -82,7 +83,3 @@ def patiently(attempt: Callable[[], str], timeout: float, say: Callable[[str], N
             say(f"waiting: {reason}")
             said = time.monotonic()
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
-
-
-def first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from flaskapp.database import UnavailableError, watch
 from flaskapp.headers import protect
 from flaskapp.logs import request_id
+from flaskapp.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +96,11 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ProblemError, lambda e: answer(e.status, e.detail, e.errors, e.headers))
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(UnavailableError, lambda e: unavailable())
-    app.register_error_handler(PoolTimeout, lambda e: unavailable())
+    app.register_error_handler(PoolTimeout, pool_exhausted)
     # From statements, and from what SQLAlchemy does around them.
     app.register_error_handler(psycopg2.Error, database_error)
     app.register_error_handler(DBAPIError, lambda e: database_error(e.orig))
+    app.register_error_handler(SettingsError, settings_error)
     app.register_error_handler(Exception, crash)
 
 
@@ -112,6 +114,17 @@ def http_error(error: HTTPException) -> Response:
 def unavailable() -> Response:
     detail = "The database does not answer just now; nothing was changed. Try again shortly."
     return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
+
+
+def pool_exhausted(error: PoolTimeout) -> Response:
+    logger.warning("every connection is in use", extra={"busy": watch().busy, "reason": str(error)})
+    return unavailable()
+
+
+def settings_error(error: SettingsError) -> Response:
+    """What a new connection needs cannot be read just now."""
+    watch().suspect(error)
+    return unavailable()
 
 
 def database_error(error: Any) -> Response:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
-from sqlalchemy import URL
 
 DATABASE = ("db_host", "db_port", "db_name", "db_username", "db_password")
 FROM_FILE = (*DATABASE, "api_admin_token")
@@ -33,6 +32,7 @@ class Settings(BaseModel):
     db_password: SecretStr
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     db_sslrootcert: Path | None = None
+    db_connection_lifetime: int = Field(default=1800, ge=1, le=86400)
 
     port: int = Field(default=8000, ge=1, le=65535)
     metrics_port: int = Field(default=9090, ge=0, le=65535)  # 0: no metrics
@@ -81,7 +81,7 @@ class Settings(BaseModel):
         return settings
 
     def connection_parts(self) -> dict[str, Any]:
-        """The parts of a connection, in libpq's words; those given as files are read anew."""
+        """The parts of a connection, in libpq's words, so any character is safe; those given as files are read anew."""
         current = {name: getattr(self, name) for name in DATABASE}
         current["db_password"] = self.db_password.get_secret_value()
         current.update({name: read_file(name, path) for name, path in self._files.items() if name in DATABASE})
@@ -98,18 +98,6 @@ class Settings(BaseModel):
         if "api_admin_token" in self._files:
             return read_file("api_admin_token", self._files["api_admin_token"])
         return self.api_admin_token.get_secret_value() if self.api_admin_token else None
-
-    def database_url(self) -> URL:
-        """Built from parts, so any character is safe in any of them."""
-        parts = self.connection_parts()
-        return URL.create(
-            "postgresql+psycopg2",
-            username=parts["user"],
-            password=parts["password"],
-            host=parts["host"],
-            port=parts["port"],
-            database=parts["dbname"],
-        )
 
 
 def read_file(name: str, path: Path) -> str:

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,11 @@ def test_metrics_by_route_on_their_own_port(serve: Callable[..., Server], own_da
         server.get(path)
     requests.request("SMUGGLE", server.url + "/x", timeout=5)
     assert server.get("/metrics").status_code == 404
-    told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    metrics = f"http://127.0.0.1:{port}/metrics"
+    end = time.monotonic() + 5
+    while 'flaskapp_database_connections{state="idle"} 4.0' not in requests.get(metrics, timeout=5).text:
+        assert time.monotonic() < end
+    told = requests.get(metrics, timeout=5).text
     assert 'http_requests_total{method="GET",route="/api/v1/deployments/<id>",status="200"} 1.0' in told
     assert 'http_requests_total{method="GET",route="none",status="404"} 3.0' in told
     assert 'method="other"' in told
@@ -80,7 +86,6 @@ def test_metrics_by_route_on_their_own_port(serve: Callable[..., Server], own_da
     assert "livez" not in told
     assert "flaskapp_database_up 1.0" in told
     assert "flaskapp_schema_served 1.0" in told
-    assert 'flaskapp_database_connections{state="idle"} 1.0' in told
 
 
 def test_a_taken_metrics_port_costs_the_metrics_only(serve: Callable[..., Server], database: Database) -> None:
@@ -130,44 +135,146 @@ def test_forwarded_headers_count_from_here(serve: Callable[..., Server], databas
     assert [line["client"] for line in lines(server, logger="flaskapp.request")] == ["10.0.0.9", "127.0.0.1"]
 
 
-def test_a_rotated_password_fails_no_request(
-    serve: Callable[..., Server], own_database: Database, tmp_path: Path
-) -> None:
-    """The file changes with the password; new connections use it, old ones live on, nothing restarts."""
-    role, secret = "app role '\"", tmp_path / "password"
-    quoted = '"' + role.replace('"', '""') + '"'
-    own_database.execute(f"CREATE ROLE {quoted} LOGIN PASSWORD 'first'")
-    own_database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {quoted}")
-    secret.write_text("first")
-    environment = {**own_database.environment, "DB_USERNAME": role, "DB_PASSWORD": "", "DB_PASSWORD_FILE": str(secret)}
-    server = serve(environment)
-    server.wait()
-    statuses: list[int] = []
+@dataclass
+class Role:
+    """A database role of the service's own, whose password comes from a file."""
+
+    database: Database
+    file: Path
+    name: str = "app role '\""
+
+    @property
+    def quoted(self) -> str:
+        return '"' + self.name.replace('"', '""') + '"'
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"DB_USERNAME": self.name, "DB_PASSWORD": "", "DB_PASSWORD_FILE": str(self.file)}
+        return {**self.database.environment, **own}
+
+    def sessions(self) -> set[int]:
+        rows = self.database.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", self.name)
+        return {pid for (pid,) in rows}
+
+
+@pytest.fixture
+def role(own_database: Database, tmp_path: Path) -> Iterator[Role]:
+    made = Role(own_database, tmp_path / "password")
+    own_database.execute(f"CREATE ROLE {made.quoted} LOGIN PASSWORD 'first'")
+    own_database.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {made.quoted}")
+    made.file.write_text("first")
+    yield made
+    own_database.execute(f"DROP OWNED BY {made.quoted}; DROP ROLE {made.quoted}")
+
+
+@contextmanager
+def load(server: Server) -> Iterator[list[tuple[float, int]]]:
+    """Four clients that ask without a pause; when each answer came and its status."""
+    answers: list[tuple[float, int]] = []
     done = threading.Event()
 
     def ask() -> None:
         while not done.is_set():
-            statuses.append(server.get("/api/v1/services").status_code)
+            status = server.get("/api/v1/services").status_code
+            answers.append((time.monotonic(), status))
 
     with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(ask)
+        futures = [pool.submit(ask) for _ in range(4)]
+        try:
+            yield answers
+        finally:
+            done.set()
+    for future in futures:
+        future.result()
+
+
+def test_a_rotated_password_fails_no_request(serve: Callable[..., Server], role: Role) -> None:
+    """The server knows the new password first: what is open lives on until new connections can be had."""
+    server = serve({**role.environment, "DB_CONNECTION_LIFETIME": "1"})
+    server.wait()
+    with load(server) as answers:
         time.sleep(0.5)
         for password in ("second:/@%", "thi'rd é"):
-            own_database.execute(f"ALTER ROLE {quoted} PASSWORD %s", password)
-            secret.write_text(password + "\n")
-            idle = (
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND state = 'idle' LIMIT 1"
+            role.database.execute(f"ALTER ROLE {role.quoted} PASSWORD %s", password)
+            before = role.sessions()
+            time.sleep(1.5)
+            assert before <= role.sessions()
+            role.file.write_text(password + "\n")
+            time.sleep(2.5)
+            assert before - role.sessions()
+    assert {status for _, status in answers} == {200}
+    assert len(answers) > 50
+    kept = lines(server, message="connections are kept beyond their lifetime")
+    assert len(kept) >= 2
+    assert all("authentication failed" in line["reason"] for line in kept)
+
+
+def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Server], role: Role) -> None:
+    """Refusals are told with Retry-After, and end within a second of the kill."""
+    server = serve(role.environment)
+    server.wait()
+    kills = []
+    with load(server) as answers:
+        time.sleep(0.5)
+        for password in ("second", "third"):
+            role.database.execute(f"ALTER ROLE {role.quoted} PASSWORD %s", password)
+            role.file.write_text(password)
+            role.database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name
             )
-            own_database.execute(idle, role)
-            time.sleep(0.5)
-        done.set()
-    # A session that the server ends in the very moment of its use may cost one request, said with Retry-After.
-    assert statuses.count(200) >= len(statuses) - 2
-    assert set(statuses) <= {200, 503}
-    assert len(statuses) > 50
+            kills.append(time.monotonic())
+            time.sleep(1.5)
+    refused = [(moment, status) for moment, status in answers if status != 200]
+    assert {status for _, status in refused} <= {503}
+    assert all(any(moment - kill < 1 for kill in kills if kill < moment + 0.1) for moment, _ in refused)
+    assert len(answers) > 50
+
+
+def test_an_unreadable_password_file_is_a_503(serve: Callable[..., Server], role: Role) -> None:
+    server = serve(role.environment)
+    server.wait()
+    role.file.unlink()
+    role.database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name)
+    answer = server.get("/api/v1/services")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert "DB_PASSWORD_FILE: cannot read" in server.get("/readyz?verbose").json()["database"]["reason"]
+    role.file.write_text("first")
     server.wait("/api/v1/services", seconds=2)
-    own_database.execute(f"DROP OWNED BY {quoted}")
+
+
+def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_database: Database) -> None:
+    """The threads still send, which the third client notices; their connections are back in the pool."""
+    own_database.execute("INSERT INTO services (name) SELECT 's' || n FROM generate_series(1, 1500) n")
+    own_database.execute("INSERT INTO environments (name, position) VALUES ('prod', 1)")
+    own_database.execute(
+        "INSERT INTO deployments (id, service_id, environment_id, version, link, status, finished_at)"
+        " SELECT gen_random_uuid(), s.id, e.id, '1', 'https://x/' || repeat('y', 1900), 'succeeded', now()"
+        " FROM services s, environments e"
+    )
+    port = free_port()
+    server = serve({**own_database.environment, "WEB_THREADS": "2", "METRICS_PORT": str(port)})
+    server.wait()
+    readers = [socket.socket() for _ in range(2)]
+    for reader in readers:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # and so little is on its way
+        reader.connect(("127.0.0.1", server.port))
+        reader.sendall(b"GET /api/v1/overview HTTP/1.1\r\nHost: x\r\n\r\n")
+    for reader in readers:
+        assert reader.recv(100).startswith(b"HTTP/1.1 200 OK")
+    with pytest.raises(requests.ReadTimeout):
+        server.get("/api/v1/services", timeout=0.5)
+    for _ in range(3):
+        told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        assert 'flaskapp_database_connections{state="busy"} 0.0' in told
+        time.sleep(0.1)
+        assert all(reader.recv(1000) for reader in readers)
+    states = own_database.execute(
+        "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert states == [("idle",)]
+    for reader in readers:
+        reader.close()
+    server.wait("/api/v1/services", seconds=5)
 
 
 MALFORMED = {
@@ -216,7 +323,11 @@ def test_malformed_http_is_4xx(shared: tuple[Server, Database], name: str) -> No
     answer = exchange(server, MALFORMED[name])
     assert answer.split(b" ")[1].startswith(b"4"), answer
     assert answer.count(b"HTTP/1.1 ") == 1  # nothing of it was taken for a second request
-    assert b"Traceback" not in answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"\r\nContent-Type: application/problem+json" in head
+    told = json.loads(body)
+    assert told["status"] == int(answer.split(b" ")[1])
+    assert lines(server, message="malformed request", request_id=told["request_id"])
     assert server.get("/livez").status_code == 200
 
 
