@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
+from flaskapp import rds
+
 DATABASE = ("db_host", "db_port", "db_name", "db_username", "db_password")
 FROM_FILE = (*DATABASE, "api_admin_token")
 
@@ -29,7 +31,9 @@ class Settings(BaseModel):
     db_port: int = Field(default=5432, ge=1, le=65535)
     db_name: str
     db_username: str
-    db_password: SecretStr
+    db_password: SecretStr = SecretStr("")
+    db_auth: Literal["password", "rds-iam"] = "password"
+    aws_region: str = ""
     db_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     db_sslrootcert: Path | None = None
     db_connection_lifetime: int = Field(default=1800, ge=1, le=86400)
@@ -75,6 +79,10 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
         settings._files.update(files)
+        if settings.db_auth == "rds-iam":
+            settings._check_rds()
+        elif "db_password" not in values:
+            raise SettingsError("DB_PASSWORD: not set (nor DB_PASSWORD_FILE)")
         faults = settings.fault_delay or settings.fault_error_rate or settings.fault_unready
         if faults and settings.app_mode == "production":
             raise SettingsError("APP_MODE: faults (FAULT_…) are refused in production; set it to development")
@@ -85,6 +93,12 @@ class Settings(BaseModel):
         current = {name: getattr(self, name) for name in DATABASE}
         current["db_password"] = self.db_password.get_secret_value()
         current.update({name: read_file(name, path) for name, path in self._files.items() if name in DATABASE})
+        if self.db_auth == "rds-iam":
+            where = current["db_host"], int(current["db_port"]), current["db_username"]
+            try:
+                current["db_password"] = rds.token(*where, self.aws_region)
+            except rds.TokenError as error:
+                raise SettingsError(f"DB_AUTH: no token for the database: {error}") from None
         return {
             "host": current["db_host"],
             "port": int(current["db_port"]),
@@ -92,6 +106,16 @@ class Settings(BaseModel):
             "user": current["db_username"],
             "password": current["db_password"],
         }
+
+    def _check_rds(self) -> None:
+        if not rds.installed():
+            raise SettingsError("DB_AUTH: rds-iam needs botocore, which is not installed: add flaskapp[rds]")
+        if not self.aws_region:
+            raise SettingsError("AWS_REGION: not set, and DB_AUTH=rds-iam needs it")
+        if self.db_sslmode in {"disable", "allow", "prefer"}:
+            raise SettingsError(
+                "DB_SSLMODE: set require, verify-ca or verify-full; DB_AUTH=rds-iam takes TLS"
+            )
 
     def admin_token(self) -> str | None:
         """The bootstrap token; read anew where it is a file."""
