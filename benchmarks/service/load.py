@@ -1,7 +1,8 @@
 """A load generator that is cheaper than what it measures: raw sockets, kept open, one thread each.
 
-`python -m benchmarks.service.load PORT CLIENTS SECONDS RATE` reads one request (bytes) from standard input and prints
-JSON: requests a second, p50 and p99 in milliseconds, answers that were no 2xx. RATE 0 is as fast as it goes.
+`python -m benchmarks.service.load PORT CLIENTS SECONDS RATE COUNT` reads one request (bytes) from standard input and
+prints JSON: requests a second, p50 and p99 in milliseconds, answers that were no 2xx. RATE 0 is as fast as it goes;
+COUNT ends it after so many requests, 0 does not.
 """
 
 import json
@@ -11,11 +12,13 @@ import threading
 import time
 
 
-def client(port: int, request: bytes, end: float, gap: float, seconds: list[float], bad: list[bytes]) -> None:
+def client(
+    port: int, request: bytes, end: float, gap: float, count: int, seconds: list[float], bad: list[bytes]
+) -> None:
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         due = time.perf_counter()
-        while due < end:
+        while due < end and (not count or len(seconds) < count):
             if gap:
                 time.sleep(max(0.0, due - time.perf_counter()))
             started = due if gap else time.perf_counter()  # a late start counts as waiting
@@ -40,13 +43,14 @@ def receive(sock: socket.socket) -> bytes:
 
 def main() -> None:
     port, clients = int(sys.argv[1]), int(sys.argv[2])
-    duration, rate = float(sys.argv[3]), float(sys.argv[4])
+    duration, rate, count = float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
     request = sys.stdin.buffer.read()
     seconds: list[float] = []
     bad: list[bytes] = []
     end = time.perf_counter() + duration
     gap = clients / rate if rate else 0.0
-    threads = [threading.Thread(target=client, args=(port, request, end, gap, seconds, bad)) for _ in range(clients)]
+    given = (port, request, end, gap, count, seconds, bad)
+    threads = [threading.Thread(target=client, args=given) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

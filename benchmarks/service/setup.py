@@ -1,0 +1,133 @@
+"""What the measurements stand on: a filled database, the sides that serve it, and the load they get."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import urlopen
+
+import psycopg2
+
+from pipeline.postgres import PROGRAMS, Postgres, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "benchmark-token-of-enough-letters"  # noqa: S105 - of a server that lives for this run
+BODY = b'{"service": "service-1", "environment": "environment-1", "version": "1.0.0"}'
+FILL = """
+    INSERT INTO services (name) SELECT 'service-' || n FROM generate_series(1, 10) n;
+    INSERT INTO environments (name, position) SELECT 'environment-' || n, n FROM generate_series(1, 3) n;
+    INSERT INTO deployments (id, service_id, environment_id, version, commit, committed_at, status, actor, started_at,
+                             finished_at)
+    SELECT gen_random_uuid(), 1 + n % 10, 1 + n % 3, '1.' || n, lpad(to_hex(n), 12, '0'), t - interval '1 hour',
+           CASE WHEN n % 12 = 0 THEN 'failed' ELSE 'succeeded' END, 'pipeline', t, t + interval '2 minutes'
+    FROM (SELECT n, now() - n * {gap} AS t FROM generate_series(1, {rows}) n) numbered
+
+"""
+
+
+def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]:
+    """A database of so many deployments; the environment that reaches it."""
+    execute(server, "postgres", f"CREATE DATABASE {name}")
+    environment = os.environ | {
+        "DB_HOST": "127.0.0.1",
+        "DB_PORT": str(server.port),
+        "DB_NAME": name,
+        "DB_USERNAME": "postgres",
+        "DB_PASSWORD": server.password,
+        "API_ADMIN_TOKEN": TOKEN,
+        "METRICS_PORT": str(free_port()),
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+    }
+    flaskapp(environment, "db", "upgrade")
+    execute(server, name, FILL.format(rows=rows, gap=gap))
+    execute(server, name, "VACUUM ANALYZE")
+    return environment
+
+
+def connect(server: Postgres, name: str) -> Any:
+    return psycopg2.connect(host="127.0.0.1", port=server.port, dbname=name, user="postgres", password=server.password)
+
+
+def execute(server: Postgres, name: str, statement: str) -> None:
+    connection = connect(server, name)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
+
+
+def flaskapp(environment: dict[str, str], *arguments: str) -> None:
+    run = [sys.executable, "-m", "flaskapp", *arguments]
+    subprocess.run(run, check=True, env=environment, stdout=-3, stderr=-3)
+
+
+def psql(environment: dict[str, str], command: str) -> None:
+    names = {"HOST": "HOST", "PORT": "PORT", "DATABASE": "NAME", "USER": "USERNAME", "PASSWORD": "PASSWORD"}
+    to_libpq = {f"PG{name}": environment[f"DB_{variable}"] for name, variable in names.items()}
+    run = [str(PROGRAMS / "psql"), "--no-psqlrc", "--quiet", "--command", command]
+    subprocess.run(run, check=True, env=os.environ | to_libpq)
+
+
+class Side:
+    """gunicorn with the service, or with a baseline; it answers on `port` once this is made."""
+
+    def __init__(self, stack: ExitStack, environment: dict[str, str], application: str = ""):
+        self.port = free_port()
+        command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{self.port}"]
+        if application:
+            command += ["--config", "python:benchmarks.service.server", application]
+        environment = environment | {"METRICS_PORT": str(free_port())}
+        self.process = subprocess.Popen(command, cwd=ROOT / "src", env=environment, stdout=-3, stderr=-3)
+        stack.callback(self.process.wait)
+        stack.callback(self.process.terminate)
+        end = time.monotonic() + 20
+        path = "/api/v1/deployments" if application else "/readyz"
+        while time.monotonic() < end:
+            try:
+                fetch(self.port, path)
+                return
+            except OSError:
+                time.sleep(0.01)
+        raise SystemExit(f"{command} did not answer within 20 s")
+
+
+def fetch(port: int, path: str) -> bytes:
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def post() -> bytes:
+    head = (
+        "POST /api/v1/deployments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+    )
+    return head.encode() + BODY
+
+
+def load(
+    port: int, request: bytes, seconds: float = 3600, rate: float = 0, clients: int = 8, count: int = 0
+) -> dict[str, float]:
+    """Send for so many seconds, or so many requests."""
+    numbers = [str(number) for number in (port, clients, seconds, rate, count)]
+    command = [sys.executable, "-m", "benchmarks.service.load", *numbers]
+    output = subprocess.run(command, input=request, capture_output=True, check=True, cwd=ROOT).stdout
+    result: dict[str, float] = json.loads(output)
+    if result["bad"]:
+        raise SystemExit(f"{result['bad']} answers were no 2xx, the first: {result['first']}")
+    return result
+
+
+def spread(values: list[float], digits: int = 0) -> str:
+    """`median (lowest-highest)`."""
+    digits = digits or (0 if median(values) > 20 else 1)
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
