@@ -91,6 +91,8 @@ class Deployment(Model):
         ),
         # The figures read what ended in an environment within a range.
         Index("deployments_finished", "environment_id", "finished_at", postgresql_where="status <> 'started'"),
+        # What is under way is little among much, and asked for by name.
+        Index("deployments_started", "started_at", "id", postgresql_where="status = 'started'"),
         Index("deployments_rollback_of", "rollback_of", postgresql_where="rollback_of IS NOT NULL"),
     )
 

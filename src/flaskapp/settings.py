@@ -113,9 +113,7 @@ class Settings(BaseModel):
         if not self.aws_region:
             raise SettingsError("AWS_REGION: not set, and DB_AUTH=rds-iam needs it")
         if self.db_sslmode in {"disable", "allow", "prefer"}:
-            raise SettingsError(
-                "DB_SSLMODE: set require, verify-ca or verify-full; DB_AUTH=rds-iam takes TLS"
-            )
+            raise SettingsError("DB_SSLMODE: set require, verify-ca or verify-full; DB_AUTH=rds-iam takes TLS")
 
     def admin_token(self) -> str | None:
         """The bootstrap token; read anew where it is a file."""
