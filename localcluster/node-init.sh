@@ -28,5 +28,7 @@ for archive in "$IMAGES"/*.tar; do
   echo "$identity" > "$stamp"
 done
 keep "$BIN/kube-proxy" --config="$RUN/kube-proxy.yaml" > "$STATE/log/kube-proxy.log" 2>&1 &
+# A zone, as a cloud's nodes have one: pods that are to be spread over zones ignore nodes without.
 keep "$BIN/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$STATE/kubelet.conf" --root-dir="$STATE/kubelet" \
+  --node-labels="topology.kubernetes.io/region=local,topology.kubernetes.io/zone=local-$NODE" \
   --hostname-override="$NODE" --node-ip="$ADDRESS" >> "$STATE/log/kubelet.log" 2>&1
