@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down shell run test test-fast lint bench manifests
+.PHONY: help up down shell run test test-fast lint bench manifests screenshots
 
 export PYTHONPATH := src:.
 python = $(shell tools/venv.sh)/bin/python
@@ -39,3 +39,6 @@ bench: ## Measure what docs/performance.md says; SUITE=service
 
 manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
 	@PATH="$$($(python) -m tools chart):$$PATH" $(python) charts/manifests.py build/manifests
+
+screenshots: ## Take pictures of the service's pages, into build/screenshots
+	@$(python) -m tests.service.screenshots build/screenshots
