@@ -6,6 +6,7 @@ What they print goes to build/logs; the runners' closing lines, and the last lin
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,8 @@ def main() -> int:
     chosen = parser.parse_args().suite
     if unknown := [name for name in chosen if name not in SUITES]:
         parser.error(f"there is no suite {unknown[0]!r}; the suites are {', '.join(SUITES)}")
+    # A shell's background job ignores SIGINT, and so would every server that a test ends by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     LOGS.mkdir(parents=True, exist_ok=True)
     try:
         prepare(set(chosen))
