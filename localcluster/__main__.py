@@ -4,24 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 import tools
-from localcluster import ClusterError, cluster, controlplane, node
+from localcluster import cluster, controlplane, node
+from localcluster.commands import Commands
 
 name_option = click.option("--name", default=cluster.DEFAULT, show_default=True, help="Which instance.")
-
-
-class Commands(click.Group):
-    """Commands whose expected errors are one line on standard error and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ClusterError, tools.ToolError) as error:
-            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=Commands)

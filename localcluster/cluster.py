@@ -1,6 +1,5 @@
 """Up, down and what lies between: the order of things, for the other modules to do."""
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -26,13 +25,7 @@ def _exclusive(name: str) -> Iterator[None]:
     instance.check_name(name)
     directory = instance.state_root()
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = directory / f".{name}.lock"
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tools.say(f"waiting for another command on instance {name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with tools.locked(directory / f".{name}.lock", f"waiting for another command on instance {name}"):
         yield
 
 

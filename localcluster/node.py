@@ -65,15 +65,6 @@ def stop(instance: Instance, node: str) -> None:
     process(instance, node).stop(grace=0)
 
 
-def remove(instance: Instance, node: str) -> None:
-    """End the node and remove its namespace, control group and files."""
-    stop(instance, node)
-    network.leave(instance, node)
-    cgroups.remove(instance.cgroup(node))
-    shutil.rmtree(state(instance, node), ignore_errors=True)
-    shutil.rmtree(instance.run / node, ignore_errors=True)
-
-
 def images(instance: Instance) -> Path:
     """Archives that every node has imported, one for each image name."""
     directory = instance.state / "images"
@@ -131,10 +122,9 @@ def enter(instance: Instance, node: str, *command: str) -> list[str]:
 def _write_configuration(instance: Instance, node: str) -> None:
     home, run, authority = state(instance, node), instance.run / node, controlplane.authority(instance)
     address = instance.node_address(node)
-    identity = controlplane.kubeconfig(instance, home / "kubelet.conf", f"system:node:{node}", "system:nodes")
+    controlplane.kubeconfig(instance, home / "kubelet.conf", f"system:node:{node}", "system:nodes")
     serving = authority.issue(f"{node}-serving", f"system:node:{node}", ["system:nodes"], [address, node])
     proxy = controlplane.kubeconfig(instance, instance.state / "pki/kube-proxy.conf", "system:kube-proxy")
-    assert identity.exists()
 
     (run / "containerd.toml").write_text(_containerd(instance, node))
     network_list = {

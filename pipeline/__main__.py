@@ -2,28 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 import tools
-from localcluster import ClusterError
+from localcluster.commands import Commands
 from pipeline import config, target
 from pipeline import up as development
 from pipeline.config import PipelineError
 
 
-class Commands(click.Group):
-    """Commands whose expected errors are one line on standard error and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (PipelineError, ClusterError, tools.ToolError) as error:
-            raise click.ClickException(str(error)) from error
+class PipelineCommands(Commands):
+    expected = (*Commands.expected, PipelineError)
 
 
-@click.group(cls=Commands)
+@click.group(cls=PipelineCommands)
 def main() -> None:
     """From a directory with a Flask application to a release."""
 

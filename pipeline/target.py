@@ -129,18 +129,14 @@ class Kind(Context):
         self.description = "kind (a Docker engine answers)"
 
     def up(self) -> None:
-        kind = self._kind()
+        kind = _kind()
         if KIND_CLUSTER not in _run([kind, "get", "clusters"], "listing kind's clusters").split():
             tools.say("creating a kind cluster (about a minute)")
             _run([kind, "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
 
     def down(self, release: Release) -> str:
-        _run([self._kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
+        _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
         return "the kind cluster is gone, with its data"
-
-    @staticmethod
-    def _kind() -> str:
-        return shutil.which("kind") or str(tools.binaries("kind") / "kind")
 
 
 @contextmanager
@@ -174,9 +170,12 @@ def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
     digest = _run(command, "building the image").strip().removeprefix("sha256:")
     reference = f"localhost/{release.name}:{digest[:12]}"
     _run(["docker", "tag", digest, reference], "naming the image")
-    kind = shutil.which("kind") or str(tools.binaries("kind") / "kind")
-    _run([kind, "load", "docker-image", reference, "--name", cluster], "loading the image into kind")
+    _run([_kind(), "load", "docker-image", reference, "--name", cluster], "loading the image into kind")
     return reference
+
+
+def _kind() -> str:
+    return shutil.which("kind") or str(tools.binaries("kind") / "kind")
 
 
 def _docker_answers() -> bool:
