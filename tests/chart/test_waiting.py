@@ -1,6 +1,7 @@
-"""What pods do until the schema is there, run as they run it."""
+"""What pods do until the database and its schema are there, run as they run it."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.render import WITHOUT_CLUSTER, one, render
+from tests.chart.render import WITHOUT_CLUSTER, merged, one, render
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +36,32 @@ def test_a_pod_that_waits_ends_at_once(waiting: list[str]) -> None:
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=2) == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="module")
+def waiting_for_port() -> list[str]:
+    """The command of the init container up to the host and the port."""
+    values = merged(WITHOUT_CLUSTER, {"migrations": {"mode": "none"}})
+    spec = one(render("flaskapp", values), "Deployment")["spec"]["template"]["spec"]
+    command = spec["initContainers"][0]["command"]
+    assert command[3:] == ["web-postgresql", "5432"]
+    return [sys.executable, *command[1:3]]
+
+
+def test_a_pod_waits_for_the_port(waiting_for_port: list[str]) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        host, port = server.getsockname()
+        with subprocess.Popen([*waiting_for_port, host, str(port)], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(f"waiting for the database at {host}:{port}: ")
+            server.listen()
+            assert process.wait(timeout=10) == 0
+
+
+def test_a_pod_that_waits_for_the_port_ends_at_once(waiting_for_port: list[str]) -> None:
+    with subprocess.Popen([*waiting_for_port, "127.0.0.1", "1"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM

@@ -1,9 +1,5 @@
-{{/*
-The pod of the migration. First it waits for the database's port, so that no attempt is
-spent on a server that is still starting; Python is in every image that serves Flask.
-*/}}
+{{/* The pod of the migration. First it waits for the database, so that no attempt is spent on a server that is still starting. */}}
 {{- define "flaskapp.migrationPod" -}}
-{{- $database := include "flaskapp.database" . | fromJson }}
 {{- $hook := eq .Values.migrations.mode "hook" }}
 {{- $owner := dict "root" . "account" "owner" -}}
 metadata:
@@ -18,18 +14,30 @@ spec:
   serviceAccountName: {{ ternary "default" (include "flaskapp.serviceAccountName" .) (and $hook .Values.serviceAccount.create) }}
   {{- include "flaskapp.podSettings" . | nindent 2 }}
   restartPolicy: Never
-  {{- if $database.host }}
+  {{- with include "flaskapp.waitForDatabase" $owner }}
   initContainers:
-    {{- $wait := list "python" "-c" (include "flaskapp.waitForPort" .) $database.host (toString $database.port) }}
-    - {{ include "flaskapp.container" (merge (dict "name" "wait-for-database" "command" $wait) $owner) | indent 6 | trim }}
+    - {{ . | indent 6 | trim }}
   {{- end }}
   containers:
     - {{ include "flaskapp.container" (merge (dict "name" "migrate" "command" .Values.migrations.command) $owner) | indent 6 | trim }}
   volumes: {{- include "flaskapp.volumes" (dict "root" . "accounts" (list "owner")) | nindent 4 }}
 {{- end }}
 
+{{/*
+A container that waits for the database's port; Python is in every image that serves Flask. Empty where a proxy
+beside the application listens: that starts later. Arguments: root, account.
+*/}}
+{{- define "flaskapp.waitForDatabase" -}}
+{{- $database := include "flaskapp.database" .root | fromJson }}
+{{- if not (has $database.host (list "localhost" "127.0.0.1" "::1")) }}
+{{- $command := list "python" "-c" (include "flaskapp.waitForPort" .root) $database.host (toString $database.port) }}
+{{- include "flaskapp.container" (merge (dict "name" "wait-for-database" "command" $command) .) }}
+{{- end }}
+{{- end }}
+
 {{- define "flaskapp.waitForPort" -}}
-import socket, sys, time
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 host, port, limit = sys.argv[1], int(sys.argv[2]), 300
 for second in range(limit):
     try:
