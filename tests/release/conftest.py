@@ -11,7 +11,7 @@ from localcluster.instance import Instance
 from pipeline.helm import Cluster
 from pipeline.up import ensure_namespace
 
-INSTANCE = "test"
+INSTANCE = os.environ.get("INSTANCE", "test")
 ROOT = Path(__file__).resolve().parents[2]
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 
