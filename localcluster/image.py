@@ -54,6 +54,7 @@ def build_image(
     wsgi: str = "",
     platform: str = "",
     output: Path | None = None,
+    layout: Path | None = None,
     labels: Mapping[str, str] | None = None,
     push: str = "",
     fresh: bool = False,
@@ -63,7 +64,8 @@ def build_image(
     """Build the application in `context`; equal source gives an equal reference (`localhost/NAME:` and its digest).
 
     `wsgi` (`module:callable`) is for applications where neither wsgi.py nor app.py says it; `labels` are further OCI
-    labels; `push` is a reference to push it to as well; `fresh` ignores the build cache.
+    labels; `layout` is where to leave its OCI layout; `push` is a reference to push it to as well; `fresh` ignores the
+    build cache.
 
     Raises:
         BuildError: the application lacks something, or BuildKit failed; the message says what to add.
@@ -76,9 +78,9 @@ def build_image(
         base, options, bases = _base(builder, platform)
         options |= {"build-arg:NAME": name, "build-arg:WSGI": wsgi} | ({"no-cache": ""} if fresh else {})
         options |= {f"label:{key}": value for key, value in (labels or {}).items()}
-        layout = builder.build(
+        built = builder.build(
             context.resolve(),
-            work / "image",
+            layout or work / "image",
             what=f"building {name}",
             dockerfile=DOCKERFILE,
             platform=platform,
@@ -87,7 +89,7 @@ def build_image(
             secrets=pipconfig.secrets(work),
             push=push,
         )
-        image = _image(layout, name, platform, base, output)
+        image = _image(built, name, platform, base, output)
     size, own = image.size / 2**20, sum(size for _, size in image.own_layers) / 2**20
     seconds = time.monotonic() - started
     progress(f"built {image.reference} ({platform}, {size:.1f} MiB, {own:.1f} above its base) in {seconds:.0f} s")

@@ -1,5 +1,6 @@
 """A node: containerd, kubelet and kube-proxy in namespaces of its own; ending one process ends the whole node."""
 
+import base64
 import hashlib
 import json
 import os
@@ -108,6 +109,24 @@ def ctr(instance: Instance, node: str, *arguments: str) -> list[str]:
     return ["ctr", "--address", f"{instance.run}/{node}/containerd.sock", "--namespace", "k8s.io", *arguments]
 
 
+def trust_registry(instance: Instance, node: str, host: str, certificate: Path, login: str) -> None:
+    """Let a node pull from the registry `host` (`HOST:PORT`), as a cloud's node may from the cloud's.
+
+    `login` is `USER:PASSWORD`. The next pull reads it: nothing is started again.
+    """
+    folder = instance.run / node / "registries" / host
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copy(certificate, folder / "ca.crt")
+    basic = base64.b64encode(login.encode()).decode()
+    unfinished = folder / ".hosts.toml"
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(
+        f'server = "https://{host}"\n[host."https://{host}"]\nca = "{folder}/ca.crt"\n'
+        f'capabilities = ["pull", "resolve"]\n[host."https://{host}".header]\nAuthorization = "Basic {basic}"\n'
+    )
+    unfinished.rename(folder / "hosts.toml")
+
+
 def enter(instance: Instance, node: str, *command: str) -> list[str]:
     """The command that runs another in a node's namespaces."""
     parent = process(instance, node).pid
@@ -205,6 +224,8 @@ state = "{run}/containerd"
   sandbox_image = "{PAUSE_IMAGE}"
   restrict_oom_score_adj = true
   disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{run}/registries"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{CNI_PLUGINS}"
     conf_dir = "{run}/cni"

@@ -7,13 +7,22 @@ import click
 
 import tools
 from localcluster.commands import Commands
-from pipeline import config, target
+from pipeline import build as image
+from pipeline import check as checks
+from pipeline import config, rehearsal, state, target
+from pipeline import package as chart
+from pipeline import push as registry
+from pipeline import record as ledger
+from pipeline import release as releasing
 from pipeline import up as development
+from pipeline import version as versions
 from pipeline.config import PipelineError
+from pipeline.helm import Cluster
+from pipeline.registry import RegistryError
 
 
 class PipelineCommands(Commands):
-    expected = (*Commands.expected, PipelineError)
+    expected = (*Commands.expected, PipelineError, RegistryError)
 
 
 @click.group(cls=PipelineCommands)
@@ -62,6 +71,65 @@ def down(app: Path | None, context: str, instance: str) -> None:
     """Remove what `up` made."""
     release = _release(app, ())
     tools.say(target.choose(context, instance).down(release))
+
+
+@main.command()
+def version() -> None:
+    """Say which version the commit is, and begin release.json."""
+    release = config.load()
+    found = versions.of(config.ROOT, release.chart)
+    state.start(**found)
+    tools.say(f"{release.name} {found['version']} ({found['tag'] or 'no release tag'}), chart {found['chart_version']}")
+
+
+@main.command()
+def check() -> None:
+    """Run the checks of release.toml."""
+    checks.run(config.load())
+
+
+@main.command()
+def build() -> None:
+    """Build the image for arm64 and amd64, and start it once."""
+    image.build(config.load())
+
+
+@main.command()
+def push() -> None:
+    """Push the image, unless the registry has it."""
+    registry.push()
+
+
+@main.command()
+def package() -> None:
+    """Package and push the chart with the image's digest in it, and compare what comes back."""
+    chart.package(config.load())
+
+
+@main.command()
+def release() -> None:
+    """Upgrade the release to the chart that was pushed, by its digest, and test it."""
+    wanted = config.load()
+    releasing.release(wanted, _cluster(wanted))
+
+
+@main.command()
+def record() -> None:
+    """Tell the release ledger what came of it; never fails."""
+    wanted = config.load()
+    ledger.record(wanted, _cluster(wanted))
+
+
+@main.command()
+@click.option("--instance", envvar="INSTANCE", default="pipeline", show_default=True, help="Which local cluster.")
+def rehearse(instance: str) -> None:
+    """Run buildspec.yml here, on the last commit: local registry and cluster in place of AWS's."""
+    rehearsal.run(config.load(), instance)
+
+
+def _cluster(release: config.Release) -> Cluster:
+    """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
+    return Cluster(None, "", release.namespace)
 
 
 def _release(app: Path | None, values: tuple[Path, ...]) -> config.Release:

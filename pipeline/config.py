@@ -21,6 +21,9 @@ class Release:
     namespace: str
     chart: Path
     values: tuple[Path, ...]
+    environment: str
+    release_values: tuple[Path, ...]
+    checks: tuple[str, ...]
 
     @property
     def is_ledger(self) -> bool:
@@ -44,17 +47,21 @@ def load(path: Path = ROOT / "release.toml") -> Release:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PipelineError(f"{path.name}: {error}") from error
     kinds = {"application": str, "name": str, "namespace": str, "chart": str, "values": list}
+    kinds |= {"environment": str, "release_values": list, "checks": list}
     for key in sorted(found.keys() ^ kinds.keys()):
         raise PipelineError(f"{path.name}: {key!r} is {'unknown' if key in found else 'missing'}")
     for key, kind in kinds.items():
-        if not isinstance(found[key], kind):
-            raise PipelineError(f"{path.name}: {key!r} must be a {'list of files' if kind is list else 'string'}")
+        if not isinstance(found[key], kind) or (kind is list and not all(isinstance(item, str) for item in found[key])):
+            raise PipelineError(f"{path.name}: {key!r} must be a {'list of strings' if kind is list else 'string'}")
     release = Release(
         application=path.parent / found["application"],
         name=found["name"],
         namespace=found["namespace"],
         chart=path.parent / found["chart"],
         values=tuple(path.parent / file for file in found["values"]),
+        environment=found["environment"],
+        release_values=tuple(path.parent / file for file in found["release_values"]),
+        checks=tuple(found["checks"]),
     )
     check(release)
     return release
@@ -68,6 +75,6 @@ def check(release: Release) -> None:
         )
     if not (release.chart / "Chart.yaml").is_file():
         raise PipelineError(f"there is no chart in {release.chart}; set `chart` in release.toml")
-    for file in release.values:
+    for file in (*release.values, *release.release_values):
         if not file.is_file():
-            raise PipelineError(f"there is no values file {file}; set VALUES=file or `values` in release.toml")
+            raise PipelineError(f"there is no values file {file}; set VALUES=file or the values in release.toml")

@@ -14,9 +14,9 @@ import pytest
 
 from localcluster.baseimages import DOCKERFILE
 from localcluster.buildkit import Builder, BuildError
+from localcluster.container import Container, get
 from localcluster.image import Image, scratch_image
 from tests.images.conftest import Build
-from tests.images.container import Container, get
 
 HELLO = DOCKERFILE.parent / "examples/hello"
 WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'plain']\n"
@@ -29,7 +29,7 @@ def hello(build: Build) -> Image:
 
 @pytest.fixture(scope="module")
 def container(hello: Image, space: Path) -> Container:
-    return Container(hello.archive, space / "hello")
+    return Container.of(hello.archive, space / "hello")
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_factory_runs(build: Build, space: Path, tmp_path: Path) -> None:
     )
     image = build(application, name="factory", wsgi="shop:create_app()")
     port = free_port()
-    with Container(image.archive, space / "factory").started(environment={"PORT": port}):
+    with Container.of(image.archive, space / "factory").started(environment={"PORT": port}):
         assert get(f"http://127.0.0.1:{port}/") == b"made"
 
 
@@ -267,7 +267,7 @@ def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:
     archive = scratch_image(
         program, "localhost/tool:1", ["/buildctl", "--version"], extra_files={"/etc/notes.txt": notes}, builder=builder
     )
-    container = Container(archive, space / "tool")
+    container = Container.of(archive, space / "tool")
     assert sorted(str(path.relative_to(container.root)) for path in container.root.rglob("*") if path.is_file()) == [
         "buildctl",
         "etc/notes.txt",

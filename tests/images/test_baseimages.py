@@ -13,8 +13,8 @@ import pytest
 import tools
 from localcluster import baseimages, debian, registry
 from localcluster.buildkit import Builder
+from localcluster.container import Container
 from localcluster.image import postgres_archive
-from tests.images.container import Container
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def postgres(builder: Builder, space: Path) -> Container:
     archive = postgres_archive(builder)
     if archive is None:
         pytest.skip("the registry answers: there is no stand-in")
-    return Container(archive, space / "postgres")
+    return Container.of(archive, space / "postgres")
 
 
 def test_every_program_starts(postgres: Container) -> None:

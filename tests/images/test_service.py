@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from localcluster.baseimages import DOCKERFILE, architecture
+from localcluster.container import Container, get
 from localcluster.image import Image
+from localcluster.oci import Layout
 from tests.images.conftest import Build
-from tests.images.container import Container, get
 from tests.images.test_application import files, free_port
 
 # A database that isn't there.
@@ -29,7 +30,7 @@ def image(build: Build) -> Image:
 
 @pytest.fixture(scope="module")
 def container(image: Image, space: Path) -> Container:
-    return Container(image.archive, space / "service")
+    return Container.of(image.archive, space / "service")
 
 
 def test_is_small(image: Image) -> None:
@@ -66,16 +67,14 @@ def test_arm64_serves_under_emulation(build: Build, space: Path) -> None:
     """Assembled here without emulation, then run by qemu, with nothing registered in the kernel."""
     emulator = shutil.which("qemu-aarch64-static")
     assert emulator, "qemu-aarch64-static is missing: apt-get install qemu-user-static"
-    image = build(DOCKERFILE.parent, name="flaskapp", platform="linux/arm64")
-    container = Container(image.archive, space / "arm64")
+    layout = space / "arm64-layout"
+    build(DOCKERFILE.parent, name="flaskapp", platform="linux/arm64", layout=layout)
+    container = Container(Layout.read(layout), space / "arm64", Path(emulator))
     for library in (container.root / "deps").rglob("*.so*"):
         assert library.read_bytes()[18:20] == b"\xb7\0", f"{library} is not for aarch64"
-    shutil.copy(emulator, container.root / "qemu")
-    # The image's own command; the emulator takes the interpreter's path.
-    command = ["/qemu", "/usr/bin/python3", *container.config["Cmd"][1:]]
     port = free_port()
-    with container.started(*command, environment=SETTINGS | {"PORT": port}):
+    with container.started(environment=SETTINGS | {"PORT": port}):
         get(f"http://127.0.0.1:{port}/livez", seconds=120)
         assert b"version" in get(f"http://127.0.0.1:{port}/version", seconds=20)
-    done = container.run(*command[:2], "-c", "import platform; print(platform.machine())")
+    done = container.run("python", "-c", "import platform; print(platform.machine())")
     assert done.stdout == "aarch64\n"

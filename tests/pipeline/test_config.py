@@ -16,7 +16,8 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "charts/flaskapp").mkdir(parents=True)
     (tmp_path / "charts/flaskapp/Chart.yaml").touch()
     (tmp_path / "environments").mkdir()
-    (tmp_path / "environments/dev.yaml").touch()
+    for name in ("dev", "staging", "ledger"):
+        (tmp_path / f"environments/{name}.yaml").touch()
     return tmp_path
 
 
@@ -41,6 +42,8 @@ def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
         ('"flaskapp"  ', "7  ", "'name' must be a string"),
         ('["environments/dev.yaml"]', '"environments/dev.yaml"', "'values' must be a list"),
         ("environments/dev.yaml", "environments/prod.yaml", "no values file"),
+        ("environments/staging.yaml", "environments/prod.yaml", "no values file"),
+        ('["python -m tests', '[7, "python -m tests', "'checks' must be a list of strings"),
         ("charts/flaskapp", "charts/other", "no chart in"),
         ('application = "."', 'application = "nowhere"', "no directory"),
         ('application = "."', "application = .", "release.toml: "),

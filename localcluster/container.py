@@ -1,7 +1,8 @@
-"""A container: an image's files unpacked and run by runc, as containerd would."""
+"""A container: an image's files unpacked and run by runc, as containerd would, for tests of the image."""
 
 import json
 import os
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -13,19 +14,28 @@ from localcluster.oci import Layout
 
 
 class Container:
-    """The files of an image archive in `root`, and its configuration."""
+    """The files of an image in `root`, and its configuration.
 
-    def __init__(self, archive: Path, root: Path) -> None:
-        self.root = root
-        layout = root.with_name(f"{root.name}-layout")
-        layout.mkdir()
-        subprocess.run(["tar", "-xf", str(archive), "-C", str(layout)], check=True)
-        image = Layout.read(layout)
+    `emulator` is a static program that runs those of another architecture, with nothing registered in the kernel.
+    """
+
+    def __init__(self, image: Layout, root: Path, emulator: Path | None = None) -> None:
+        self.root, self.emulated = root, emulator is not None
         self.config = image.config["config"]
         root.mkdir()
         for layer in image.layers:
             command = ["tar", "-xzf", str(image.blob(layer["digest"])), "-C", str(root), "--numeric-owner"]
             subprocess.run(command, check=True)
+        if emulator:
+            shutil.copy(emulator, root / "emulator")
+
+    @classmethod
+    def of(cls, archive: Path, root: Path) -> "Container":
+        """The image of an archive."""
+        layout = root.with_name(f"{root.name}-layout")
+        layout.mkdir()
+        subprocess.run(["tar", "-xf", str(archive), "-C", str(layout)], check=True)
+        return cls(Layout.read(layout), root)
 
     def run(
         self, *arguments: str, user: int = 10001, environment: dict[str, str] | None = None
@@ -44,6 +54,8 @@ class Container:
         bundle = self.root.with_name(name)
         bundle.mkdir()
         command = [*arguments] or [*self.config.get("Entrypoint", []), *self.config.get("Cmd", [])]
+        if self.emulated:
+            command = ["/emulator", self._found(command[0]), *command[1:]]
         variables = [*self.config["Env"], *(f"{key}={value}" for key, value in (environment or {}).items())]
         private = ["rw", "nosuid", "nodev", "mode=1777"]
         specification = {
@@ -60,8 +72,8 @@ class Container:
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": private},
-                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": private},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": private},  # noqa: S108
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": private},  # noqa: S108
             ],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
         }
@@ -81,13 +93,23 @@ class Container:
             if process.stdout:
                 process.stdout.close()
 
+    def _found(self, program: str) -> str:
+        """The program's file by the image's PATH: the emulator doesn't look for it."""
+        path = dict(variable.split("=", 1) for variable in self.config["Env"]).get("PATH", "/usr/bin:/bin")
+        places = [program] if "/" in program else [f"{folder}/{program}" for folder in path.split(":")]
+        for place in places:
+            inside = self.root / place.lstrip("/")
+            if inside.is_symlink() or inside.exists():
+                return place
+        return program
+
 
 def get(url: str, seconds: float = 20) -> bytes:
     """The body at `url`, as soon as somebody answers there."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own http URL
                 return bytes(answer.read())
         except OSError:
             if time.monotonic() > deadline:

@@ -1,0 +1,77 @@
+"""crane, told where the login is; what registries refuse, in one line with the way out."""
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+
+import tools
+from pipeline.config import PipelineError
+
+GROUP = "pipeline"
+# What a registry says, and what to do about it.
+CURES = {
+    r"NAME_UNKNOWN|repository with name .* does not exist": "create the repository first: infra/ecr.yaml does",
+    r"TAG_INVALID.*immutable|ImageTagAlreadyExists": "what was pushed stays; raise the version in Chart.yaml",
+    r"\b401\b|UNAUTHORIZED|Not Authorized|no basic auth": "log in: the buildspec's line with get-login-password",
+    r"expired|\b403\b|DENIED": "the login has ended, or may not do this: log in again, or see infra/codebuild.yaml",
+    r"\b429\b|TOOMANYREQUESTS": "the registry limits requests: run it again in some minutes",
+    r"\b5\d\d\b": "the registry has a problem: run it again in some minutes",
+    r"connection refused|no such host|EOF|reset by peer|timeout|i/o|broken pipe": "the connection broke: run it again",
+    r"certificate": "SSL_CERT_FILE names the authorities to trust",
+}
+
+
+def registry() -> str:
+    """HOST of the registry, from REGISTRY."""
+    return setting("REGISTRY", "HOST of the registry, ACCOUNT.dkr.ecr.REGION.amazonaws.com")
+
+
+def setting(name: str, what: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise PipelineError(f"{name} is not set: {what} (infra/codebuild.yaml sets it)")
+    return value
+
+
+def crane(*arguments: str) -> str:
+    """Run crane and return what it printed.
+
+    Raises:
+        PipelineError: it failed; the message says why and what to do.
+    """
+    done = run(arguments)
+    if done.returncode:
+        raise refusal(f"crane {arguments[0]}", done.stderr)
+    return done.stdout.strip()
+
+
+def digest(reference: str) -> str:
+    """`sha256:…` of what a tag or a digest names; empty where the repository has no such thing."""
+    done = run(["digest", reference])
+    if (
+        done.returncode
+        and re.search(r"MANIFEST_UNKNOWN|404 Not Found", done.stderr)
+        and "NAME_UNKNOWN" not in done.stderr
+    ):
+        # A HEAD's answer has no body, so a GET tells whether it is the repository that is missing.
+        got = run(["manifest", reference])
+        if got.returncode and "NAME_UNKNOWN" in got.stderr:
+            raise refusal("crane manifest", got.stderr)
+        return ""
+    if done.returncode:
+        raise refusal("crane digest", done.stderr)
+    return done.stdout.strip()
+
+
+def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    command = [str(tools.binaries(GROUP) / "crane"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def refusal(what: str, said: str) -> PipelineError:
+    """The error for what a registry's client said."""
+    lines = [line for line in said.strip().splitlines() if line.strip()] or ["no word"]
+    last = re.sub(r"^(\d{4}/\d\d/\d\d [\d:]+ )?(Error: )?", "", lines[-1])
+    cure = next((cure for pattern, cure in CURES.items() if re.search(pattern, said, re.IGNORECASE)), "")
+    return PipelineError(f"{what} failed: {last}" + (f" — {cure}" if cure else ""))

@@ -1,0 +1,45 @@
+"""release.json: what each step of a release leaves for the next ones, and for those who ask later."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ROOT, PipelineError
+
+FOLDER = ROOT / "build/release"
+FILE = "release.json"
+# Which command leaves a key behind.
+MADE_BY = {"version": "version", "image": "push", "layouts": "build", "chart": "package", "outcome": "release"}
+
+
+def read(folder: Path = FOLDER) -> dict[str, Any]:
+    """What is known so far; nothing at all is an empty one."""
+    path = folder / FILE
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def need(*keys: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """What is known, with these keys for certain.
+
+    Raises:
+        PipelineError: a step was left out; the message names it.
+    """
+    found = read(folder)
+    for key in keys:
+        if key not in found:
+            raise PipelineError(f"{FILE} has no {key!r}: run `python -m pipeline {MADE_BY.get(key, key)}` first")
+    return found
+
+
+def start(folder: Path = FOLDER, **values: Any) -> None:
+    """Begin a new file: what an earlier release left is not this one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).unlink(missing_ok=True)
+    add(folder, **values)
+
+
+def add(folder: Path = FOLDER, **values: Any) -> None:
+    """Add keys, or replace them."""
+    unfinished = folder / f".{FILE}"
+    unfinished.write_text(json.dumps(read(folder) | values, indent=2, sort_keys=True) + "\n")
+    unfinished.rename(folder / FILE)
