@@ -1,4 +1,4 @@
-"""kubeconform with the schemas of any supported Kubernetes version, offline."""
+"""kubeconform with the schemas of any supported Kubernetes version and of the chart's custom resources."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
 
+from tests.chart import crds
 from tests.chart.render import ROOT
 
 OLDEST, NEWEST = "1.30.0", "1.37.0"
@@ -33,8 +34,9 @@ def folder(version: str) -> Path:
 
 
 def kubeconform(text: str, version: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    location = f"{folder(version)}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
-    command = ["kubeconform", "-strict", "-summary", "-kubernetes-version", version, "-schema-location", location]
+    command = ["kubeconform", "-strict", "-summary", "-kubernetes-version", version]
+    for schemas in (folder(version), crds.folder()):
+        command += ["-schema-location", f"{schemas}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"]
     return subprocess.run(
         [*command, *arguments], input=text, check=False, capture_output=True, text=True, timeout=60
     )  # fmt: skip

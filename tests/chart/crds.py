@@ -1,0 +1,109 @@
+"""The custom resources that the chart can bring, as their own projects define them: files of Go modules, by hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import yaml
+
+from tests.chart.render import ROOT
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of a module: `digest` is the hash of the whole module that go.sum would hold."""
+
+    module: str
+    digest: str
+    path: str
+
+
+PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
+PROMETHEUS_DIGEST = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
+SOURCES = {
+    "ServiceMonitor": Source(
+        PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
+    ),
+    "PrometheusRule": Source(
+        PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
+    ),
+    "HTTPRoute": Source(
+        "sigs.k8s.io/gateway-api@v1.4.0",
+        "h1:ZwlNM6zOHq0h3WUX2gfByPs2yAEsy/EenYJB78jpQfQ=",
+        "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+    ),
+    "ExternalSecret": Source(
+        "github.com/external-secrets/external-secrets@v1.3.2",
+        "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
+        "config/crds/bases/external-secrets.io_externalsecrets.yaml",
+    ),
+    "Cluster": Source(
+        "github.com/cloudnative-pg/cloudnative-pg@v1.28.0",
+        "h1:vkv0a0ewDSfJOPJrsyUr4uczsxheReAWf/k171V0Dm0=",
+        "config/crd/bases/postgresql.cnpg.io_clusters.yaml",
+    ),
+}
+
+
+@cache
+def module(name: str, digest: str) -> Path:
+    """The folder of a module at a version, downloaded once by Go, which compares it with the checksum database."""
+    environment = os.environ | {"GOFLAGS": "-mod=mod", "GOWORK": "off"}
+    command = ["go", "mod", "download", "-json", name]
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300)
+    found = json.loads(done.stdout or "{}")
+    assert done.returncode == 0, found.get("Error", done.stderr)
+    assert found["Sum"] == digest, f"{name} is {found['Sum']}, not {digest}"
+    return Path(found["Dir"])
+
+
+@cache
+def definition(kind: str) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
+    source = SOURCES[kind]
+    documents = yaml.safe_load_all((module(source.module, source.digest) / source.path).read_text())
+    [found] = [document for document in documents if document]
+    assert found["spec"]["names"]["kind"] == kind
+    return dict(found)
+
+
+def strict(schema: Any) -> Any:
+    """Refuse keys that the schema does not know, as the API server drops them."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: strict(value) for key, value in schema.items()}
+    knows = isinstance(inner.get("properties"), dict) and "type" in inner
+    if knows and "additionalProperties" not in inner and not inner.get("x-kubernetes-preserve-unknown-fields"):
+        inner["additionalProperties"] = False
+    return inner
+
+
+@cache
+def folder() -> Path:
+    """The schemas as kubeconform reads them: KIND-GROUP-VERSION.json. Kept in build/."""
+    key = sha256((repr(SOURCES) + Path(__file__).read_text()).encode()).hexdigest()[:8]
+    target = ROOT / "build" / f"crd-schemas-{key}"
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(mkdtemp(dir=target.parent))
+    for kind in SOURCES:
+        spec = definition(kind)["spec"]
+        for version in spec["versions"]:
+            schema = strict(version["schema"]["openAPIV3Schema"])
+            # What every object has, and no definition describes.
+            schema["properties"] |= {"metadata": {"type": "object"}}
+            name = f"{kind.lower()}-{spec['group'].split('.')[0]}-{version['name']}.json"
+            (half / name).write_text(json.dumps(schema))
+    half.replace(target)
+    return target
