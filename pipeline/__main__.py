@@ -89,9 +89,10 @@ def check() -> None:
 
 
 @main.command()
-def build() -> None:
+@click.option("--no-registry", is_flag=True, help="Look nothing up and leave nothing to push: a pull request's build.")
+def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
-    image.build(config.load())
+    image.build(config.load(), f"localhost/{config.load().name}" if no_registry else "")
 
 
 @main.command()
@@ -118,6 +119,12 @@ def record() -> None:
     """Tell the release ledger what came of it; never fails."""
     wanted = config.load()
     ledger.record(wanted, _cluster(wanted))
+
+
+@main.command()
+def exports() -> None:
+    """Print what the release came to as lines for the shell: `eval "$(python -m pipeline exports)"`."""
+    print("\n".join(state.exports()))
 
 
 @main.command()

@@ -21,16 +21,20 @@ PLATFORMS = ("linux/arm64", "linux/amd64")
 INDEX = "application/vnd.oci.image.index.v1+json"
 
 
-def build(release: Release) -> None:
+def build(release: Release, repository: str = "") -> None:
     """Leave the index and its images in build/release, tested; what the registry has already is taken from there.
+
+    Args:
+        repository: A name that no registry has, for a build that is not pushed.
 
     Raises:
         PipelineError: the base image's digest is unknown and this is AWS, or the image doesn't serve.
     """
     known = state.need("version")
-    repository = f"{registryclient.registry()}/{registryclient.setting('IMAGE_REPOSITORY', 'its repository')}"
+    pushed = not repository
+    repository = repository or registryclient.repository("IMAGE_REPOSITORY")
     tagged = f"{repository}:{known['version']}"
-    if published := registryclient.digest(tagged):
+    if published := registryclient.digest(tagged) if pushed else "":
         say(f"{tagged} is there already ({published[:19]}…): that one is released")
         image = _pull(f"{repository}@{published}")
     else:
@@ -75,7 +79,7 @@ def _build(release: Release, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def on_aws() -> bool:
-    return registryclient.registry().endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return os.environ.get("REGISTRY", "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def _pull(reference: str) -> dict[str, Any]:

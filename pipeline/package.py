@@ -18,12 +18,11 @@ def package(release: Release) -> None:
         PipelineError: the repository isn't the chart's, its version holds another content, or the renders differ.
     """
     known = state.need("version", "image")
-    repository = registryclient.setting("CHART_REPOSITORY", "its repository, PREFIX/NAME")
-    if repository.rpartition("/")[2] != release.name:
+    address = registryclient.repository("CHART_REPOSITORY")
+    if address.rpartition("/")[2] != release.name:
         raise PipelineError(
-            f"CHART_REPOSITORY is {repository}, but helm pushes a chart under its name: it must end in /{release.name}"
+            f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{release.name}"
         )
-    address = f"{registryclient.registry()}/{repository}"
     prepared = chart.prepare(release, known, known["image"], state.FOLDER / "chart")
     archive = chart.package(prepared, state.FOLDER)
     tagged = f"{address}:{known['chart_version']}"

@@ -27,6 +27,11 @@ def registry() -> str:
     return setting("REGISTRY", "HOST of the registry, ACCOUNT.dkr.ecr.REGION.amazonaws.com")
 
 
+def repository(name: str) -> str:
+    """HOST/REPOSITORY, the repository from the variable `name`."""
+    return f"{registry()}/{setting(name, 'the repository, without its HOST')}"
+
+
 def setting(name: str, what: str) -> str:
     value = os.environ.get(name, "")
     if not value:

@@ -1,6 +1,7 @@
 """release.json: what each step of a release leaves for the next ones, and for those who ask later."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def need(*keys: str, folder: Path = FOLDER) -> dict[str, Any]:
         if key not in found:
             raise PipelineError(f"{FILE} has no {key!r}: run `python -m pipeline {MADE_BY.get(key, key)}` first")
     return found
+
+
+def exports(folder: Path = FOLDER) -> list[str]:
+    """Lines for the shell that export what is known of VERSION, CHART_VERSION, IMAGE_DIGEST and CHART_DIGEST."""
+    known = read(folder)
+    values = {
+        "VERSION": known.get("version", ""),
+        "CHART_VERSION": known.get("chart_version", ""),
+        "IMAGE_DIGEST": known.get("image", {}).get("digest", ""),
+        "CHART_DIGEST": known.get("chart", {}).get("digest", ""),
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
 
 
 def start(folder: Path = FOLDER, **values: Any) -> None:
