@@ -95,7 +95,7 @@ def _index() -> dict[str, Any]:
     manifests = []
     for platform in PLATFORMS:
         layout = _layout(platform)
-        shutil.copytree(layout.path / "blobs", target / "blobs", copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(layout.path / "blobs", target / "blobs", copy_function=_link, dirs_exist_ok=True)
         system, _, machine = platform.partition("/")
         size = layout.blob(layout.digest).stat().st_size
         media_type = layout.manifest["mediaType"]
@@ -113,6 +113,11 @@ def _index() -> dict[str, Any]:
         for layout in [_layout(platform)]
     }
     return {"digest": f"sha256:{digest}", "platforms": platforms}
+
+
+def _link(source: str, target: str) -> None:
+    if not os.path.exists(target):  # both platforms have the layers of code
+        os.link(source, target)
 
 
 def _folder(platform: str) -> Path:

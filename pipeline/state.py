@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ def exports(folder: Path = FOLDER) -> list[str]:
 
 
 def start(folder: Path = FOLDER, **values: Any) -> None:
-    """Begin a new file: what an earlier release left is not this one's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).unlink(missing_ok=True)
+    """Begin anew: what an earlier release left is not this one's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     add(folder, **values)
 
 

@@ -31,6 +31,7 @@ control_socket_disable = True
 timeout = 30
 graceful_timeout = settings.graceful_timeout
 keepalive = 5
+logger_class = "flaskapp.worker.Log"
 logconfig_dict = logs.configuration(settings.log_level)
 
 

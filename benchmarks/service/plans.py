@@ -26,19 +26,19 @@ def questions(some: UUID, now: datetime) -> dict[str, tuple[str, dict[str, Any]]
         "cursor": {"cursor_time": now - timedelta(days=700), "cursor_id": some},
     }
     asked: dict[str, tuple[str, dict[str, Any]]] = {
-        "GET one": (deployments.GET.open, {"id": some}),
-        "list": (deployments.listing(()).open, {"limit": 20}),
+        "GET one": (deployments.GET.open.sql, {"id": some}),
+        "list": (deployments.listing(()).open.sql, {}),
     }
     for name, values in filters.items():
         parts = tuple(part for part in deployments.FILTERS if part in {key.split("_")[0] for key in values})
-        asked[f"list: {name}"] = (deployments.listing(parts).open, {**values, "limit": 20})
+        asked[f"list: {name}"] = (deployments.listing(parts).open.sql, values)
     both = {"from": "environment-1", "to": "environment-2"}
     return asked | {
-        "overview": (services.OVERVIEW.open, {}),
-        "service": (services.STATE.open, {"name": "service-1"}),
-        "diff": (services.DIFF.open, {**both, "names": sorted(both.values())}),
-        "DORA": (dora.OF_ENVIRONMENT.open, {**month, "environment": "environment-1", "service": None}),
-        "DORA: service": (dora.OF_SERVICE.open, {**month, "environment": "environment-1", "service": "service-1"}),
+        "overview": (services.OVERVIEW.open.sql, {}),
+        "service": (services.STATE.open.sql, {"name": "service-1"}),
+        "diff": (services.DIFF.open.sql, {**both, "names": sorted(both.values())}),
+        "DORA": (dora.OF_ENVIRONMENT.open.sql, {**month, "environment": "environment-1", "service": None}),
+        "DORA: service": (dora.OF_SERVICE.open.sql, {**month, "environment": "environment-1", "service": "service-1"}),
     }
 
 

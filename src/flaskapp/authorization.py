@@ -13,8 +13,9 @@ from typing import Any
 from flask import current_app, g, request
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from flaskapp.database import autocommit, prepared
+from flaskapp.database import autocommit
 from flaskapp.problems import ProblemError
+from flaskapp.queries import Query
 from flaskapp.settings import Settings
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
@@ -23,7 +24,7 @@ SCOPES = {"read": "'read', 'write', 'admin'", "write": "'write', 'admin'", "admi
 HINT = "Make one with `flaskapp token create`, or set API_ADMIN_TOKEN_FILE."
 TRUSTED = hashlib.sha256(b"").digest()  # stands for whoever needs no token of the table
 
-TOUCH = "UPDATE api_tokens SET last_used_at = now() WHERE id = %(id)s"
+TOUCH = Query("UPDATE api_tokens SET last_used_at = now() WHERE id = :id")
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,15 @@ class Statement:
     """One SQL statement that gives one text, and judges the caller's token at the same time where that is needed.
 
     `select` is a scalar subquery; `tables` are the common table expressions before it, which change something only
-    where `allowed` has a row. `service` is an expression for the id of the service that is written.
+    where `allowed` has a row. `service` is an expression for the id of the service that is written; `often` is Query's.
     """
 
-    def __init__(self, scope: str, select: str, tables: str = "", service: str | None = None):
+    def __init__(self, scope: str, select: str, tables: str = "", service: str | None = None, often: bool = False):
         self.scope = scope
         limit = f"service_id IS NULL OR service_id = {service}" if service else "true"
         tables = f", {tables}" if tables else ""
-        self.open = prepared(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})")
-        self.guarded = prepared(f"""
+        self.open = Query(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})", often)
+        guarded = f"""
             WITH token AS MATERIALIZED (
                 SELECT id, scope, service_id, last_used_at FROM api_tokens
                 WHERE hash = :token_hash AND revoked_at IS NULL
@@ -85,7 +86,8 @@ class Statement:
             SELECT (SELECT id FROM token), EXISTS (SELECT FROM allowed),
                 (SELECT coalesce(last_used_at < now() - interval '1 minute', true) FROM token),
                 CASE WHEN EXISTS (SELECT FROM allowed) THEN ({select}) END
-        """)
+        """
+        self.guarded = Query(guarded, often)
 
     @property
     def private(self) -> bool:
@@ -98,27 +100,20 @@ class Statement:
             with autocommit() as own:
                 return self.run(values, own)
         if not self.private or caller().trusted:
-            free: str | None = scalar(cursor, self.open, values or {})
+            free: str | None = self.open.scalar(cursor, values)
             return free
         if caller().hash is None:
             raise unauthorized("This needs a token.")
-        cursor.execute(self.guarded, {**(values or {}), "token_hash": caller().hash})
+        self.guarded.run(cursor, {**(values or {}), "token_hash": caller().hash})
         identifier, allowed, stale, content = cursor.fetchall()[0]
         if identifier is None:
             raise unauthorized("The token is unknown, expired or revoked.")
         if not allowed:
             raise ProblemError(403, f"The token's scope or service does not allow this; it takes `{self.scope}`.")
         if stale:
-            cursor.execute(TOUCH, {"id": identifier})
+            TOUCH.run(cursor, {"id": identifier})
         found: str | None = content
         return found
-
-
-def scalar(cursor: DBAPICursor, statement: str, values: dict[str, Any]) -> Any:
-    """The first column of the first row, or None."""
-    cursor.execute(statement, values)
-    row = cursor.fetchone()
-    return row[0] if row else None
 
 
 def unauthorized(detail: str) -> ProblemError:

@@ -19,21 +19,17 @@ from typing import Any
 import psycopg2
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from psycopg2.extras import register_uuid
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import NullPool, QueuePool
 
+from flaskapp.queries import Session
 from flaskapp.schema import serves
 from flaskapp.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
-
-DIALECT = postgresql.psycopg2.dialect()  # type: ignore[no-untyped-call]
-register_uuid()  # type: ignore[no-untyped-call]
 
 CONNECT_TIMEOUT = 2  # seconds, libpq's smallest
 STATEMENT_TIMEOUT = 1500  # milliseconds
@@ -75,7 +71,8 @@ def connect_args(settings: Settings, **options: object) -> dict[str, Any]:
 
 def open_connection(settings: Settings, **options: object) -> Any:
     """A new connection, with the credentials of this moment."""
-    return psycopg2.connect(**settings.connection_parts(), **connect_args(settings, **options))
+    parts = settings.connection_parts()
+    return psycopg2.connect(connection_factory=Session, **parts, **connect_args(settings, **options))
 
 
 def command_engine(settings: Settings) -> Engine:
@@ -140,11 +137,6 @@ def transaction() -> Iterator[DBAPICursor]:
     """A cursor in a transaction, committed at the end."""
     with watch().transactional.begin() as connection:
         yield connection.connection.cursor()
-
-
-def prepared(statement: str) -> str:
-    """SQL with `:name` in the driver's own spelling."""
-    return str(text(statement).compile(dialect=DIALECT))
 
 
 class Watch:

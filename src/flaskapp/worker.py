@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, whose own refusals of malformed requests are problem details like all others."""
+"""gunicorn's thread worker, whose own refusals of malformed requests are problem details like all others; its log."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import uuid
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
@@ -21,6 +22,11 @@ STATUSES: dict[type[Exception], int] = {
     errors.UnsupportedTransferCoding: 501,
 }
 OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+
+
+class Log(glogging.Logger):  # type: ignore[misc]
+    def access(self, *_: Any) -> None:
+        """The application has its own line for a request; gunicorn would format every header before it is dropped."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

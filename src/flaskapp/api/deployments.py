@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor
 from flaskapp.api.blueprint import ApiBlueprint, json_response
 from flaskapp.api.cursors import Cursor
 from flaskapp.api.schemas import (
+    PAGE,
     Deployment,
     DeploymentPage,
     DeploymentPath,
@@ -20,10 +21,11 @@ from flaskapp.api.schemas import (
     IdempotencyHeader,
     NewDeployment,
 )
-from flaskapp.authorization import Statement, caller, scalar
-from flaskapp.database import prepared, transaction
+from flaskapp.authorization import Statement, caller
+from flaskapp.database import transaction
 from flaskapp.models import uuid7
 from flaskapp.problems import ProblemError, described
+from flaskapp.queries import Query
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
 
@@ -39,7 +41,9 @@ JOINED = "JOIN services s ON s.id = d.service_id JOIN environments e ON e.id = d
 CHANGED = f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM d {JOINED}) r"
 
 GET = Statement(
-    "read", f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM deployments d {JOINED} WHERE d.id = :id) r"
+    "read",
+    f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM deployments d {JOINED} WHERE d.id = :id) r",
+    often=True,
 )
 
 # The names must be there; where they are not, nothing is inserted.
@@ -56,9 +60,10 @@ RECORD = Statement(
         RETURNING *
     )""",
     service="(SELECT id FROM services WHERE name = :service)",
+    often=True,
 )
-ADD_SERVICE = prepared("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
-ADD_ENVIRONMENT = prepared("""
+ADD_SERVICE = Query("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
+ADD_ENVIRONMENT = Query("""
     INSERT INTO environments (name, position) SELECT :environment, coalesce(max(position), 0) + 1 FROM environments
     ON CONFLICT DO NOTHING
 """)
@@ -74,13 +79,13 @@ FINISH = Statement(
 )
 
 # An answer is kept for a day, for its caller alone.
-KEY_LOCK = prepared("SELECT pg_try_advisory_xact_lock(:lock)")
+KEY_LOCK = Query("SELECT pg_try_advisory_xact_lock(:lock)")
 KEY_FOUND = Statement(
     "write",
     """SELECT encode(fingerprint, 'hex') || answer FROM idempotency_keys
        WHERE caller = :caller AND key = :key AND created_at > now() - interval '1 day'""",
 )
-KEY_KEEP = prepared("""
+KEY_KEEP = Query("""
     INSERT INTO idempotency_keys (caller, key, fingerprint, answer) VALUES (:caller, :key, :fingerprint, :answer)
     ON CONFLICT (caller, key) DO UPDATE
     SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = now()
@@ -107,8 +112,8 @@ def with_new_names(values: dict[str, Any], cursor: DBAPICursor | None = None) ->
     if cursor is None:
         with transaction() as own:
             return with_new_names(values, own)
-    cursor.execute(ADD_SERVICE, values)
-    cursor.execute(ADD_ENVIRONMENT, values)
+    ADD_SERVICE.run(cursor, values)
+    ADD_ENVIRONMENT.run(cursor, values)
     content = RECORD.run(values, cursor)
     if content is None:
         raise ProblemError(503, "A name was being added by somebody else. Try again.", headers={"Retry-After": "1"})
@@ -121,12 +126,12 @@ def once(key: str, values: dict[str, Any]) -> str:
     mine = {"caller": caller().identity, "key": key}
     lock = hashlib.sha256(mine["caller"] + key.encode()).digest()[:8]  # type: ignore[operator]
     with transaction() as cursor:
-        if not scalar(cursor, KEY_LOCK, {"lock": int.from_bytes(lock, signed=True)}):
+        if not KEY_LOCK.scalar(cursor, {"lock": int.from_bytes(lock, signed=True)}):
             raise ProblemError(409, "A request with this Idempotency-Key is in flight.", headers={"Retry-After": "1"})
         found = KEY_FOUND.run(mine, cursor)
         if found is None:
             content = RECORD.run(values, cursor) or with_new_names(values, cursor)
-            cursor.execute(KEY_KEEP, {**mine, "fingerprint": fingerprint, "answer": content})
+            KEY_KEEP.run(cursor, {**mine, "fingerprint": fingerprint, "answer": content})
             return content
     if found[:64] != fingerprint.hex():
         raise ProblemError(422, "This Idempotency-Key came before with another body.")
@@ -151,8 +156,8 @@ FILTERS = {
 
 
 def page(query: DeploymentQuery) -> str:
-    values = query.model_dump(exclude_none=True)
-    asked = tuple(name for name in FILTERS if name in values)
+    values = query.model_dump(exclude_defaults=True)
+    asked = tuple(name for name in (*FILTERS, "limit") if name in values)
     if query.cursor is not None:
         cursor = Cursor.decode(query.cursor)
         values |= {"cursor_time": cursor.time, "cursor_id": cursor.id}
@@ -163,24 +168,30 @@ def page(query: DeploymentQuery) -> str:
 
 @cache
 def listing(asked: tuple[str, ...]) -> Statement:
-    """One statement for each set of filters that is asked for: 64 at most."""
-    where = " AND ".join(FILTERS[name] for name in asked) or "true"
+    """One statement for each set of parameters that is asked for: 128 at most.
+
+    The best plan depends on their values; without any, most ask for the newest page, and a constant limit lets
+    PostgreSQL plan it once.
+    """
+    where = " AND ".join(FILTERS[name] for name in asked if name in FILTERS) or "true"
+    limit = ":limit" if "limit" in asked else str(PAGE)
     return Statement(
         "read",
         f"""
         SELECT json_build_object(
-            'items', coalesce(json_agg(r.item) FILTER (WHERE r.number <= :limit), '[]'),
-            'next', max({Cursor.SQL}) FILTER (WHERE r.number = :limit AND r.more)
+            'items', coalesce(json_agg(r.item) FILTER (WHERE r.number <= {limit}), '[]'),
+            'next', max({Cursor.SQL}) FILTER (WHERE r.number = {limit} AND r.more)
         )::text FROM (
             SELECT row_to_json(i) AS item, i.started_at, i.id, row_number() OVER w AS number,
                    lead(true, 1, false) OVER w AS more
             FROM (
                 SELECT {COLUMNS} FROM deployments d {JOINED} WHERE {where}
-                ORDER BY d.started_at DESC, d.id DESC LIMIT :limit + 1
+                ORDER BY d.started_at DESC, d.id DESC LIMIT {limit} + 1
             ) i
             WINDOW w AS (ORDER BY i.started_at DESC, i.id DESC)
         ) r
         """,
+        often=not asked,
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
+PAGE = 20  # deployments, where no limit is given
 
 
 def plausible(moment: datetime) -> datetime:
@@ -149,7 +150,7 @@ class DeploymentQuery(Input):
     since: AwareDatetime | None = Field(default=None, description="Started at or after this moment.")
     until: AwareDatetime | None = Field(default=None, description="Started before this moment.")
     cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100)
+    limit: int = Field(default=PAGE, ge=1, le=100)
 
 
 class DiffQuery(Input):
