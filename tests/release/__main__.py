@@ -1,0 +1,78 @@
+"""`python -m tests.release [SCENARIO…] [--long]`: change and hurt a release under load, and print what clients saw.
+
+The cluster is the instance named by INSTANCE (`releases` where none is): `python -m localcluster up --name releases
+--nodes 2` makes it. Tables and plots go to build/release.
+"""
+
+import argparse
+import os
+import sys
+
+from localcluster import ClusterError, cluster
+from pipeline.config import PipelineError
+from tests.release import scenarios
+from tests.release.outcome import table, write
+from tests.release.stage import BUILD, Stage
+from tools import ToolError, say
+
+MEMORY = 2 * 2**30  # bytes that must be free: two nodes, six pods and the client
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.release", description=__doc__.partition("\n")[0])
+    parser.add_argument("scenario", nargs="*", help="which ones (default: the short form)")
+    parser.add_argument("--list", action="store_true", help="say what there is, and promise what for each")
+    parser.add_argument("--long", action="store_true", help="all scenarios, each as often as it says")
+    parser.add_argument("--times", type=int, default=0, help="repeat each so often")
+    chosen = parser.parse_args()
+    if chosen.list:
+        print("\n".join(f"{one.name:32} {one.says} [{one.bound}]" for one in scenarios.ALL.values()))
+        return 0
+    try:
+        return play(chosen.scenario, chosen.long, chosen.times)
+    except (ClusterError, PipelineError, ToolError) as error:
+        print(f"tests.release: {error}", file=sys.stderr)
+        return 1
+
+
+def play(names: list[str], long: bool, times: int) -> int:
+    """Run them one after another; the table is written after each, so an interrupted run leaves one."""
+    if unknown := [name for name in names if name not in scenarios.ALL]:
+        raise PipelineError(
+            f"there is no scenario {unknown[0]!r}; `python -m tests.release --list` says which there are"
+        )
+    every = scenarios.ALL.values()
+    chosen = [scenarios.ALL[name] for name in names] or [one for one in every if long or one.short]
+    stage = ready_stage(os.environ.get("INSTANCE", "releases"))
+    outcomes = []
+    for one in chosen:
+        repeats = times or (one.times if long else 1)
+        for number in range(1, repeats + 1):
+            outcomes.append(scenarios.run(stage, one, f"{one.name} {number}" if repeats > 1 else one.name))
+            say(outcomes[-1].line())
+            write(outcomes, BUILD)
+    print(table(outcomes))
+    return 0 if all(one.green for one in outcomes) else 1
+
+
+def ready_stage(name: str) -> Stage:
+    """The release on the instance of that name.
+
+    Raises:
+        ClusterError: there is no such instance, or it has one node.
+        PipelineError: too little memory is free.
+    """
+    instance = cluster.existing(name)
+    if len(instance.nodes) < 2:
+        raise ClusterError(f"instance {name!r} has one node, and the scenarios need two: `localcluster node add`")
+    with open("/proc/meminfo") as lines:  # noqa: PTH123
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    if free < MEMORY:
+        raise PipelineError(f"{free / 2**30:.1f} GiB of memory are free, and the scenarios need {MEMORY / 2**30:.0f}")
+    stage = Stage(cluster.up(name))
+    stage.make()
+    return stage
+
+
+if __name__ == "__main__":
+    sys.exit(main())

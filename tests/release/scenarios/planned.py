@@ -1,0 +1,74 @@
+"""What people do to a release on purpose: no request fails, no row is lost."""
+
+from tests.release.scenarios import scenario
+from tests.release.stage import APP, RELEASE, Stage, until
+
+
+@scenario(short=True, times=5)
+def image_change(stage: Stage) -> None:
+    """A rolling upgrade to another image."""
+    before = {pod["metadata"]["uid"] for pod in stage.web_pods()}
+    stage.mark("helm upgrade")
+    stage.upgrade(image=stage.other_image)
+    stage.mark("done")
+    stage.check(not before & {pod["metadata"]["uid"] for pod in stage.ready_pods()}, "the pods are the old ones")
+
+
+@scenario(short=True)
+def config_change(stage: Stage) -> None:
+    """A changed setting, which rolls the pods."""
+    stage.mark("helm upgrade")
+    stage.upgrade("--set", "config.LOG_LEVEL=WARNING")
+
+
+@scenario(short=True)
+def rollback(stage: Stage) -> None:
+    """helm rollback after an upgrade to another image."""
+    before = stage.revision()
+    stage.upgrade(image=stage.other_image)
+    stage.mark("helm rollback")
+    stage.releaser.helm("rollback", RELEASE, str(before), "--wait", "--timeout=4m")
+    images = {pod["spec"]["containers"][0]["image"] for pod in stage.ready_pods()}
+    stage.check(images == {stage.image}, f"after the rollback pods run {images}")
+
+
+@scenario(short=True)
+def schema_change_and_rollback(stage: Stage) -> None:
+    """An upgrade with a migration that adds, then a rollback: the release before serves on the new schema."""
+    before = stage.revision()
+    newer = stage.newer_image()
+    stage.later("the schema is a newer one", stage.fresh)
+    stage.mark("helm upgrade")
+    stage.upgrade(image=newer)
+    stage.check(stage.sql("SELECT version_num FROM alembic_version") == "9999", "the schema was not migrated")
+    stage.mark("helm rollback")
+    stage.releaser.helm("rollback", RELEASE, str(before), "--wait", "--wait-for-jobs", "--timeout=4m")
+    images = {pod["spec"]["containers"][0]["image"] for pod in stage.ready_pods()}
+    stage.check(images == {stage.image}, f"after the rollback pods run {images}")
+
+
+@scenario(short=True)
+def scale_by_autoscaler(stage: Stage) -> None:
+    """The autoscaler takes two pods to four and back."""
+    least = "autoscaling.enabled=true,autoscaling.maxReplicas=4"
+    stage.mark("up to 4")
+    stage.upgrade("--set", f"{least},autoscaling.minReplicas=4")
+    until(lambda: len(stage.ready_pods()) == 4, 90, "four ready pods")
+    stage.mark("down to 2")
+    # At once, and not only after five calm minutes.
+    stage.upgrade(
+        "--set", f"{least},autoscaling.minReplicas=2,autoscaling.behavior.scaleDown.stabilizationWindowSeconds=0"
+    )
+    until(lambda: len(stage.web_pods()) == 2, 150, "two pods again")
+
+
+@scenario(short=True, times=5)
+def drain(stage: Stage) -> None:
+    """A drain of the node without PostgreSQL, as the disruption budget allows."""
+    [other] = set(stage.instance.nodes) - {stage.database_pod()["spec"]["nodeName"]}
+    stage.later(f"node {other} is cordoned", lambda: stage.admin.kubectl("uncordon", other))
+    stage.mark(f"drain {other}")
+    options = ["--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s"]
+    stage.admin.kubectl("drain", other, *options, f"--pod-selector=app.kubernetes.io/instance={RELEASE}")
+    until(lambda: len(stage.ready_pods()) == 2 == len(stage.web_pods()), 90, "two ready pods on the other node")
+    stage.check(stage.get("pdb", APP)["spec"]["maxUnavailable"] == 1, "there is no disruption budget")

@@ -1,0 +1,340 @@
+"""Where scenarios take place: a release on the local cluster, the hands that change and hurt it, and what they undo."""
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+import tools
+from localcluster import cluster, controlplane, image, network
+from localcluster.instance import Instance
+from pipeline.config import PipelineError
+from pipeline.helm import Cluster
+from pipeline.up import ensure_namespace
+from tests.release.load import Answer, Load
+from tests.release.outcome import Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build/release"
+CHART = ROOT / "charts/flaskapp"
+VALUES = Path(__file__).with_name("values.yaml")
+POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+RELEASE, NAMESPACE = "ledger", "release-scenarios"
+APP, DATABASE = f"{RELEASE}-flaskapp", f"{RELEASE}-postgresql"
+WEB = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=web"
+SCHEMA = '''"""A column that the release before doesn't know."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{newest}"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("deployments", sa.Column("region", sa.Text, nullable=True))
+    op.create_table("regions", sa.Column("name", sa.Text, primary_key=True))
+'''
+
+
+def until(condition: Callable[[], object], seconds: float, what: str, every: float = 0.5) -> float:
+    """Wait until it holds; return the seconds that took.
+
+    Raises:
+        PipelineError: it did not in time.
+    """
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise PipelineError(f"{what} took more than {seconds:g} s")
+        time.sleep(every)
+    return time.monotonic() - began
+
+
+class Stage:
+    """One release in one namespace, used by one scenario after another."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.admin = Cluster(instance.kubeconfig, "", NAMESPACE)
+        path = instance.state / "releaser.kubeconfig"
+        controlplane.kubeconfig(instance, path, "releaser", "flaskapp:release")
+        self.releaser = Cluster(path, "", NAMESPACE)
+        self.token = secrets.token_urlsafe(32)
+        self.outcome: Outcome
+        self.answers: list[Answer] = []
+        self.marks: list[tuple[float, str]] = []
+        self._undo: list[tuple[str, Callable[[], object]]] = []
+
+    # --- the release -------------------------------------------------------------------------------------------------
+
+    def make(self) -> None:
+        """Bring the images to the nodes, and the release to a namespace that enforces Pod Security `restricted`."""
+        built = image.build_image(ROOT, name="flaskapp")
+        database = image.postgres_archive()
+        archives = {built.reference: built.archive} | ({POSTGRES: database} if database else {})
+        cluster.load_images(self.instance.name, archives)
+        self.image = built.reference
+        # The same content by another name: a new image, as the Deployment sees it.
+        self.other_image = self.image.replace("/flaskapp:", "/flaskapp-other:")
+        cluster.name_image(self.instance.name, self.image, self.other_image)
+        chart = [str(tools.binaries("chart") / "helm"), "dependency", "build", "--skip-refresh", str(CHART)]
+        subprocess.run(chart, check=True, capture_output=True)
+        if self.admin.kubectl("get", "secret", "admin-token", check=False).returncode:
+            self.fresh()
+        else:  # of an earlier run
+            self.token = self.secret("admin-token")["API_ADMIN_TOKEN"]
+
+    def fresh(self) -> None:
+        """A namespace with nothing but the release."""
+        self.admin.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+        ensure_namespace(self.admin)
+        self.admin.kubectl("apply", "-f", str(ROOT / "infra/helm-release-role.yaml"))
+        self.apply_secret("admin-token", {"API_ADMIN_TOKEN": self.token})
+        self.upgrade()
+
+    def newer_image(self) -> str:
+        """The application with one migration more, which adds a column and a table."""
+        with tempfile.TemporaryDirectory(prefix="flaskapp-newer-") as directory:
+            context = Path(directory)
+            shutil.copy(ROOT / "requirements.lock", context)
+            shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            versions = context / "src/flaskapp/migrations/versions"
+            newest = max(path.name[:4] for path in versions.glob("[0-9]*.py"))
+            (versions / "9999_region.py").write_text(SCHEMA.format(newest=newest))
+            built = image.build_image(context, name="flaskapp-newer")
+        cluster.load_images(self.instance.name, {built.reference: built.archive})
+        return built.reference
+
+    def upgrade(
+        self,
+        *settings: str,
+        image: str = "",
+        chart: Path = CHART,
+        check: bool = True,
+        wait: bool = True,
+        values: Path = VALUES,
+    ) -> subprocess.CompletedProcess[str]:
+        """`helm upgrade --install` with the scenarios' values, as whoever may release and no more."""
+        return self.releaser.helm(*self.upgrade_arguments(*settings, image=image, chart=chart, wait=wait), check=check)
+
+    def upgrade_arguments(
+        self, *settings: str, image: str = "", chart: Path = CHART, wait: bool = True, values: Path = VALUES
+    ) -> list[str]:
+        repository, _, tag = (image or self.image).rpartition(":")
+        arguments = ["upgrade", RELEASE, str(chart), "--install", "--values", str(values)]
+        arguments += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
+        return [*arguments, *settings, *(["--wait", "--wait-for-jobs", "--timeout=4m"] if wait else [])]
+
+    def revision(self) -> int:
+        return int(
+            json.loads(self.releaser.helm("history", RELEASE, "--max=1", "--output=json").stdout)[-1]["revision"]
+        )
+
+    def baseline(self) -> None:
+        """The release as scenarios expect it; what nobody changed is not rolled."""
+        self.upgrade()
+        until(lambda: len(self.ready_pods()) == 2 == len(self.web_pods()), 120, "two ready pods and no other")
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def get(self, kind: str, name: str = "", selector: str = "") -> Any:
+        """An object, or a list's items."""
+        arguments = [name] if name else ["--selector", selector] if selector else []
+        found = json.loads(self.admin.kubectl("get", kind, *arguments, "--output=json").stdout)
+        return found if name else found["items"]
+
+    def web_pods(self) -> list[dict[str, Any]]:
+        """Web pods, those that are leaving included."""
+        return list(self.get("pods", selector=WEB))
+
+    def ready_pods(self) -> list[dict[str, Any]]:
+        def ready(pod: dict[str, Any]) -> bool:
+            conditions = pod["status"].get("conditions", [])
+            return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+
+        return [pod for pod in self.web_pods() if ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+
+    def database_pod(self) -> dict[str, Any]:
+        return dict(self.get("pod", f"{DATABASE}-0"))
+
+    def restarts(self) -> int:
+        """Of the application's containers, in the pods that are there."""
+        return sum(one["restartCount"] for pod in self.web_pods() for one in pod["status"].get("containerStatuses", []))
+
+    def entries(self, *without: str) -> list[str]:
+        """URLs that lead to the Service: its address by the host's route, and each node's own port."""
+        spec = self.get("service", APP)["spec"]
+        nodes = [self.instance.node_address(node) for node in self.instance.nodes if node not in without]
+        by_node = [f"http://{address}:{spec['ports'][0]['nodePort']}" for address in nodes]
+        return [f"http://{spec['clusterIP']}", *by_node]
+
+    def sql(self, statement: str, database: str = "flaskapp") -> str:
+        """Run a statement as the superuser, over the socket."""
+        psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", f"--dbname={database}", "--command", statement]
+        container = ["exec", f"{DATABASE}-0", "--container=postgresql", "--"]
+        return self.admin.kubectl(*container, *psql).stdout.strip()
+
+    def rows(self, service: str) -> dict[str, int]:
+        """How often each version of a service is in the database."""
+        found = self.sql(
+            "SELECT d.version, count(*) FROM deployments d JOIN services s ON s.id = d.service_id"
+            f" WHERE s.name = '{service}' GROUP BY 1"
+        )
+        return {version: int(count) for version, count in (line.split("|") for line in found.splitlines())}
+
+    # --- hurting -----------------------------------------------------------------------------------------------------
+
+    def processes(self, pod: dict[str, Any], container: str) -> list[int]:
+        """Ids on this machine of a container's processes, its first one first."""
+        [status] = [one for one in pod["status"]["containerStatuses"] if one["name"] == container]
+        identifier = status["containerID"].rpartition("/")[2]
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if identifier in (directory / "cgroup").read_text():
+                    found.append(int(directory.name))
+        return sorted(found)
+
+    def kill(self, pod: dict[str, Any], container: str) -> None:
+        """kill -9 of every process of a container, its first one first."""
+        for pid in self.processes(pod, container):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def in_pod(self, pod: dict[str, Any], container: str, *command: str) -> None:
+        """Run a program of this machine in the pod's network."""
+        [pid, *_] = self.processes(pod, container)
+        subprocess.run(["nsenter", f"--target={pid}", "--net", *command], check=True, capture_output=True)
+
+    def partition(self, node: str) -> None:
+        """Take a node off the network; the scenario's end puts it back."""
+        fabric = self.instance.namespace("fabric")
+        self.later(f"node {node} is off the network", lambda: self.rejoin(node))
+        network.ip("link", "set", f"to-{node}", "down", namespace=fabric)
+
+    def rejoin(self, node: str) -> None:
+        network.ip("link", "set", f"to-{node}", "up", namespace=self.instance.namespace("fabric"))
+        self.nodes_ready()
+
+    def stop_node(self, node: str) -> None:
+        """kill -9 of a node; the scenario's end starts it again."""
+        self.later(f"node {node} is stopped", self.start_nodes)
+        cluster.stop_node(self.instance.name, node)
+
+    def start_nodes(self) -> None:
+        cluster.up(self.instance.name)
+        self.nodes_ready()
+
+    def nodes_ready(self) -> None:
+        def ready(node: dict[str, Any]) -> bool:
+            return any((one["type"], one["status"]) == ("Ready", "True") for one in node["status"]["conditions"])
+
+        until(lambda: all(map(ready, self.get("nodes"))), 120, "every node's readiness")
+
+    # --- a scenario's course -----------------------------------------------------------------------------------------
+
+    def apply_secret(self, name: str, data: dict[str, str]) -> None:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
+        self.admin.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+    def secret(self, name: str) -> dict[str, str]:
+        return {key: base64.b64decode(value).decode() for key, value in self.get("secret", name)["data"].items()}
+
+    def mark(self, what: str) -> None:
+        """Show this moment in the plot."""
+        self.marks.append((time.time(), what))
+
+    def note(self, what: str) -> None:
+        """Say it beside the figures."""
+        self.outcome.notes.append(what)
+
+    def check(self, holds: bool, what: str) -> None:
+        """Turn the scenario red unless it holds."""
+        if not holds:
+            self.outcome.red.append(what)
+
+    def later(self, what: str, undo: Callable[[], object]) -> None:
+        """Undo something at the scenario's end, whatever happens; `what` is said where that fails."""
+        self._undo.append((what, undo))
+
+    def clean(self) -> list[str]:
+        """Undo what was done, the last first; return what is left."""
+        left = []
+        while self._undo:
+            what, undo = self._undo.pop()
+            try:
+                undo()
+            except Exception as error:
+                left.append(f"{what} ({error})")
+        return left
+
+    @contextmanager
+    def loaded(self, load: Load) -> Iterator[None]:
+        """The load around the scenario, and its first and last seconds undisturbed."""
+        self.first_row(load)
+        load.start()
+        try:
+            time.sleep(2)
+            yield
+            time.sleep(2)
+        finally:
+            self.answers = load.stop()
+
+    def first_row(self, load: Load) -> None:
+        """The service's name must be there before it is read."""
+        load.keys["first"] = "first-" + load.service
+        until(lambda: self.send(load, "first"), 60, "an answer of the release")
+
+    def send(self, load: Load, version: str) -> bool:
+        """Write, or write again with the same Idempotency-Key."""
+        url = f"{self.entries()[0]}/api/v1/deployments"
+        with suppress(requests.RequestException):
+            answer = requests.post(url, json=load.body(version), headers=load.headers(version), timeout=5)
+            return answer.status_code == 201
+        return False
+
+    def settle(self, load: Load) -> set[str]:
+        """Send again what was not acknowledged, as a client does; return what was acknowledged under load."""
+        acknowledged = {answer.version for answer in self.answers if answer.version}
+        for version in sorted(load.keys.keys() - acknowledged):
+            until(lambda version=version: self.send(load, version), 60, f"a second attempt at writing {version}")
+        return acknowledged
+
+
+class Background(threading.Thread):
+    """A call beside the scenario; `finish` raises what it raised."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.call, self.error = call, None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.call()
+        except Exception as error:
+            self.error = error
+
+    def finish(self, seconds: float) -> None:
+        self.join(seconds)
+        if self.is_alive():
+            raise PipelineError(f"a command beside the scenario took more than {seconds:g} s")
+        if self.error:
+            raise self.error
