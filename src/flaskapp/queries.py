@@ -1,0 +1,57 @@
+"""SQL with `:name` parameters as psycopg2 takes it; what is asked often is parsed and planned once in a session."""
+
+from collections.abc import Mapping
+from itertools import count
+from typing import Any
+
+import psycopg2.extensions
+from psycopg2.extras import register_uuid
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+
+register_uuid()  # type: ignore[no-untyped-call]
+
+DRIVER = postgresql.psycopg2.dialect()  # type: ignore[no-untyped-call]
+SERVER = postgresql.psycopg2.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+NUMBERS = count(1)
+
+
+class Session(psycopg2.extensions.connection):
+    """A connection that knows which statements it has prepared."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.prepared: set[str] = set()
+
+
+class Query:
+    """One statement.
+
+    `often` prepares it, once in each session: planning costs more than reading some rows. It is not for a statement
+    whose best plan depends on the values, and PostgreSQL must be able to tell the types of its parameters.
+    """
+
+    def __init__(self, statement: str, often: bool = False):
+        self.sql = str(text(statement).compile(dialect=DRIVER))
+        self.name = f"often_{next(NUMBERS)}" if often else ""
+        if often:
+            compiled: Any = text(statement).compile(dialect=SERVER)
+            given = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
+            self.prepare = f"PREPARE {self.name} AS {compiled}"
+            self.ask = f"EXECUTE {self.name} ({given})" if given else f"EXECUTE {self.name}"
+
+    def run(self, cursor: Any, values: Mapping[str, Any] | None = None) -> None:
+        """Execute it; the cursor has the rows."""
+        if not self.name:
+            cursor.execute(self.sql, values or {})
+            return
+        if self.name not in cursor.connection.prepared:
+            cursor.execute(self.prepare)
+            cursor.connection.prepared.add(self.name)
+        cursor.execute(self.ask, values)
+
+    def scalar(self, cursor: Any, values: Mapping[str, Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        self.run(cursor, values)
+        row = cursor.fetchone()
+        return row[0] if row else None

@@ -1,0 +1,56 @@
+"""What is asked often is planned once in a session, and answers as if it were not."""
+
+from uuid import uuid4
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import Connection, text
+
+from flaskapp.api import deployments
+from flaskapp.queries import Query
+
+BODY = {"service": "shop", "environment": "prod", "version": "1"}
+
+
+def test_a_session_prepares_a_query_once(client: FlaskClient, connection: Connection) -> None:
+    made = client.post("/api/v1/deployments", json=BODY).json
+    connection.connection.cursor().execute("DEALLOCATE ALL")
+    connection.connection.driver_connection.prepared.clear()  # type: ignore[union-attr]
+    for _ in range(8):  # PostgreSQL keeps one plan for all values from the sixth on
+        assert client.get(f"/api/v1/deployments/{made['id']}").json == made
+        assert client.get("/api/v1/deployments").json["items"] == [made]
+        assert client.get("/api/v1/deployments?status=started&limit=1").json["items"] == [made]
+        assert client.get(f"/api/v1/deployments/{uuid4()}").status_code == 404
+    kept = connection.execute(text("SELECT name, generic_plans > 0 FROM pg_prepared_statements")).all()
+    expected = {deployments.GET.open.name, deployments.listing(()).open.name}
+    assert {(name, planned) for name, planned in kept} == {(name, True) for name in expected}
+
+
+def test_a_prepared_insert_takes_every_value(client: FlaskClient) -> None:
+    """NULL and given, in turn, with one plan for both."""
+    whole = BODY | {
+        "commit": "abcdef1",
+        "committed_at": "2026-01-01T00:00:00+00:00",
+        "digest": "sha256:" + "0" * 64,
+        "chart_version": "1.2.3",
+        "status": "succeeded",
+        "actor": "it's 100 % \\ :me",
+        "link": "https://example.org/?a=:b",
+        "started_at": "2026-01-01T00:00:00+00:00",
+        "finished_at": "2026-01-01T00:01:00+00:00",
+    }
+    for _ in range(8):
+        assert client.post("/api/v1/deployments", json=BODY).status_code == 201
+        made = client.post("/api/v1/deployments", json=whole)
+        assert made.status_code == 201
+        assert whole.items() <= made.json.items()
+        undone = client.post("/api/v1/deployments", json={**BODY, "rollback_of": made.json["id"]})
+        assert undone.json["rollback_of"] == made.json["id"]
+
+
+@pytest.mark.parametrize("often", [True, False])
+def test_values_are_bound_in_both_ways(connection: Connection, often: bool) -> None:
+    query = Query("SELECT CAST(:a AS text) || '%' || CAST(:b AS text) || CAST(:a AS text)", often)
+    cursor = connection.connection.cursor()
+    for a, b in (("'", "%s"), ("$1", "\\"), ("é", ":a")):
+        assert query.scalar(cursor, {"a": a, "b": b}) == f"{a}%{b}{a}"
