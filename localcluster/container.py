@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +47,16 @@ class Container:
 
     @contextmanager
     def started(
-        self, *arguments: str, user: int = 10001, environment: dict[str, str] | None = None
+        self,
+        *arguments: str,
+        user: int = 10001,
+        environment: dict[str, str] | None = None,
+        mounts: Mapping[str, Path] | None = None,
     ) -> Iterator["subprocess.Popen[str]"]:
-        """Run it with a read-only root, no capability, no new privileges, and the host's network."""
+        """Run it with a read-only root, no capability, no new privileges, and the host's network.
+
+        `mounts` are files and folders of this machine by their path in there.
+        """
         name = f"flaskapp-test-{os.getpid()}-{time.monotonic_ns()}"
         bundle = self.root.with_name(name)
         bundle.mkdir()
@@ -74,6 +81,10 @@ class Container:
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
                 {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": private},  # noqa: S108
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": private},  # noqa: S108
+                *(
+                    {"destination": path, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
+                    for path, source in (mounts or {}).items()
+                ),
             ],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
         }
@@ -104,14 +115,15 @@ class Container:
         return program
 
 
-def get(url: str, seconds: float = 20) -> bytes:
-    """The body at `url`, as soon as somebody answers there."""
+def get(url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" = None) -> bytes:
+    """The body at `url`, as soon as somebody answers there; `process` is who should: its end ends the wait."""
     deadline = time.monotonic() + seconds
     while True:
+        ended = process is not None and process.poll() is not None
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own http URL
                 return bytes(answer.read())
         except OSError:
-            if time.monotonic() > deadline:
+            if ended or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

@@ -1,6 +1,5 @@
 """Start an image as the chart will start it, and ask what its liveness probe asks."""
 
-import os
 import shutil
 import socket
 import tempfile
@@ -43,9 +42,10 @@ def test(image: Layout, platform: str, manifests: str) -> str:
     with tempfile.TemporaryDirectory(prefix="flaskapp-smoke-") as directory:
         root = Path(directory) / "root"
         box = Container(image, root, Path(emulator) if emulator else None)
-        with box.started(*command, environment=environment) as process:
+        mounts = _volumes(pod, manifests, Path(directory) / "volumes")
+        with box.started(*command, environment=environment, mounts=mounts) as process:
             try:
-                get(f"http://127.0.0.1:{port}{path}", EMULATED_SECONDS if emulator else SECONDS)
+                get(f"http://127.0.0.1:{port}{path}", EMULATED_SECONDS if emulator else SECONDS, process)
             except OSError as error:
                 process.kill()
                 said = "\n".join((process.stdout.read() if process.stdout else "").splitlines()[-10:])
@@ -64,25 +64,38 @@ def web_pod(manifests: str) -> dict[str, Any]:
 
 
 def _environment(container: Mapping[str, Any], manifests: str) -> dict[str, str]:
-    maps = {
-        item["metadata"]["name"]: item.get("data", {})
-        for item in yaml.safe_load_all(manifests)
-        if item and item["kind"] == "ConfigMap"
-    }
     found: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= maps.get(source.get("configMapRef", {}).get("name"), {})
+        found |= _config_maps(manifests).get(source.get("configMapRef", {}).get("name"), {})
     for variable in container.get("env", []):
         found[variable["name"]] = variable.get("value", UNKNOWN)
     return found
+
+
+def _volumes(pod: Mapping[str, Any], manifests: str, folder: Path) -> dict[str, Path]:
+    """Files and folders for the web container's mounts, by their path in there; what a Secret holds is unknown."""
+    sources = {}
+    for volume in pod.get("volumes", []):
+        made = folder / volume["name"]
+        made.mkdir(parents=True)
+        made.chmod(0o777)
+        content = _config_maps(manifests).get(volume.get("configMap", {}).get("name"), {})
+        content |= {item["path"]: UNKNOWN for item in volume.get("secret", {}).get("items", [])}
+        for name, text in content.items():
+            (made / name).write_text(text)
+        sources[volume["name"]] = made
+    return {
+        mount["mountPath"]: sources[mount["name"]] / mount.get("subPath", "")
+        for mount in pod["containers"][0].get("volumeMounts", [])
+    }
+
+
+def _config_maps(manifests: str) -> dict[str, dict[str, str]]:
+    objects = [item for item in yaml.safe_load_all(manifests) if item and item["kind"] == "ConfigMap"]
+    return {item["metadata"]["name"]: dict(item.get("data", {})) for item in objects}
 
 
 def _free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
-
-
-def require_root() -> None:
-    if os.geteuid() != 0:
-        raise PipelineError("images are built and started as root here: run this as root")
