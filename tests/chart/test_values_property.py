@@ -80,6 +80,12 @@ def strategy(schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
     return st.just(schema["default"])
 
 
+def render_draw(values: dict[str, Any]) -> str:
+    """A draw's objects, with the passwords that a render without a cluster needs."""
+    passwords = {"postgresql": {"auth": {"password": "one", "ownerPassword": "two"}}}
+    return run_helm("template", "web", "charts/flaskapp", "--values", "-", stdin=json.dumps(merged(values, passwords)))
+
+
 RENDERED: list[str] = []
 REFUSED: list[str] = []
 
@@ -87,11 +93,8 @@ REFUSED: list[str] = []
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(strategy(SCHEMA, ""))
 def test_values_render_or_are_refused_in_one_line(values: dict[str, Any]) -> None:
-    passwords = {"postgresql": {"auth": {"password": "one", "ownerPassword": "two"}}}
     try:
-        text = run_helm(
-            "template", "web", "charts/flaskapp", "--values", "-", stdin=json.dumps(merged(values, passwords))
-        )
+        text = render_draw(values)
     except RenderError as error:
         message = str(error)
         assert not [word for word in TECHNICAL if word in message.split("validate.yaml")[-1]], message

@@ -4,9 +4,9 @@ import pytest
 
 from localcluster import cluster, image
 from localcluster.instance import Instance
-from tests.release.conftest import POSTGRES, ROOT, admin, kubernetes, releaser
+from tests.release.conftest import POSTGRES, ROOT, admin, images, kubernetes, releaser
 
-__all__ = ["admin", "kubernetes", "releaser"]
+__all__ = ["admin", "images", "kubernetes", "releaser"]
 
 EXAMPLES = ["httpbin", "ihatemoney", "alerta"]
 

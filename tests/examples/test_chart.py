@@ -1,0 +1,180 @@
+"""The chart as other tools take it: chart-testing, kubectl alone, the API server's own checks, Helm 3 and then 4."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+
+import tools
+from localcluster import cluster as localcluster
+from localcluster.instance import Instance
+from pipeline.config import PipelineError
+from pipeline.helm import Cluster
+from tests.chart import crds
+from tests.chart.render import RenderError, run_helm
+from tests.chart.test_values_property import SCHEMA, render_draw, strategy
+from tests.release.conftest import ROOT
+from tests.release.test_release import get, url, wait
+
+Releaser = Callable[[str], Cluster]
+CHART = "charts/flaskapp"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _dependency() -> None:
+    run_helm("dependency", "build", "--skip-refresh", CHART)
+
+
+@pytest.mark.parametrize("chart", ["postgresql", "flaskapp"])
+def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> None:
+    """With each of ci/*-values.yaml: installed, tested, removed; in a namespace that is there, with a release's rights.
+
+    Without `--namespace` ct makes namespaces of its own, and that takes a cluster's administrator.
+    """
+    cluster = releaser(f"ct-{chart}")
+    path = f"{tools.binaries('chart')}:{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    command = ["ct", "install", "--config=charts/ct.yaml", f"--charts=charts/{chart}"]
+    command += [f"--namespace={cluster.namespace}", "--helm-extra-args=--timeout 180s"]
+    if chart == "flaskapp":
+        repository, _, tag = images["flaskapp"].rpartition(":")
+        command += [f"--helm-extra-set-args=--set=image.repository={repository} --set-string=image.tag={tag}"]
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    assert "All charts installed successfully" in done.stdout
+    for values in (ROOT / "charts" / chart / "ci").glob("*-values.yaml"):
+        assert f"Installing chart with values file 'charts/{chart}/ci/{values.name}'" in done.stdout.replace('"', "'")
+
+
+def versions(cluster: Cluster) -> dict[str, str]:
+    """The version of every object that people apply, by kind and name; the server changes it with each write."""
+    kinds = "deployments,statefulsets,services,configmaps,serviceaccounts,jobs,poddisruptionbudgets,secrets"
+    items = json.loads(cluster.kubectl("get", kinds, "--output=json").stdout)["items"]
+    return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
+
+
+def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
+    """What `make manifests` writes, in an empty namespace that enforces `restricted`, without helm."""
+    cluster = releaser("kubectl-alone")
+    done = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    files = [ROOT / line for line in done.stdout.split()]
+    assert "db-secret.yml" in {file.name for file in files}
+    for file in files:
+        (tmp_path / file.name).write_text(file.read_text())
+    [wanted] = re.findall(r"image: (localhost/flaskapp:\S+)$", "".join(map(Path.read_text, files)), re.MULTILINE)[-1:]
+    localcluster.name_image(kubernetes.name, images["flaskapp"], wanted)
+
+    secret = tmp_path / "db-secret.yml"
+    with pytest.raises(PipelineError, match="illegal base64"):
+        cluster.kubectl("apply", "-f", str(secret))
+    assert cluster.kubectl("get", "secrets", "--output=name").stdout == ""
+
+    for password in ("b25l", "dHdv"):
+        secret.write_text(secret.read_text().replace("<replace-me>", password, 1))
+    cluster.kubectl("apply", "-f", str(tmp_path))
+    cluster.kubectl("rollout", "status", "deployment/flaskapp", "--timeout=120s")
+    assert requests.get(f"{url(cluster, 'flaskapp')}/api/v1/services", timeout=10).status_code == 200
+
+    wait(lambda: get(cluster, "jobs", selector="app.kubernetes.io/component=migration")[0]["status"].get("succeeded"),
+         60, "the end of the migration")  # fmt: skip
+    before = versions(cluster)
+    cluster.kubectl("apply", "-f", str(tmp_path))
+    assert versions(cluster) == before
+
+    template = partial(run_helm, "template", "flaskapp", CHART, "--no-hooks", "--namespace", cluster.namespace,
+                       "--set", "postgresql.auth.existingSecret=flaskapp-postgresql")  # fmt: skip
+    cluster.kubectl("apply", "-f", "-", stdin=template())  # adds helm's labels
+    before = versions(cluster)
+    cluster.kubectl("apply", "-f", "-", stdin=template())
+    assert versions(cluster) == before
+
+
+@pytest.fixture(scope="module")
+def definitions(admin: Callable[[str], Cluster]) -> None:
+    """The custom resources that the chart can bring, known to the API server."""
+    cluster = admin("default")
+    for kind in sorted(set(crds.SOURCES) - {"Cluster"}):
+        definition = crds.definition(kind)
+        # Nobody here converts between versions.
+        definition["spec"].pop("conversion", None)
+        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(definition))
+        names = definition["spec"]["names"]["plural"]
+        wait(lambda names=names: not cluster.kubectl("get", names, check=False).returncode, 30, f"the resource {names}")
+
+
+def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Callable[[str], Cluster]) -> None:
+    """Draws of the property test that render, through the server's own validation and admission."""
+    wanted = int(os.environ.get("DRY_RUNS", "10"))
+    cluster = admin("dry-run")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "dry-run", "labels": labels}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+    accepted: list[int] = []
+
+    @settings(max_examples=6 * wanted, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(strategy(SCHEMA, ""))
+    def draw(values: dict[str, Any]) -> None:
+        if len(accepted) >= wanted:
+            return
+        try:
+            text = render_draw(values)
+        except RenderError:
+            return  # in one clear line: tests/chart/test_values_property.py
+        objects = [item for item in yaml.safe_load_all(text) if item]
+        # A pod, unlike a template of one, must find its account and its priority.
+        for spec in (item["spec"] for item in objects if item["kind"] == "Pod"):
+            cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
+            if priority := spec.get("priorityClassName"):
+                cluster.kubectl("create", "priorityclass", priority, "--value=1", check=False)
+        done = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
+        accepted.append(done.stdout.count("(server dry run)"))
+        assert accepted[-1] == len(objects)
+        assert "Warning" not in done.stderr, done.stderr
+
+    draw()
+    print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
+    assert len(accepted) == wanted
+
+
+def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[str, str]) -> None:
+    cluster = releaser("helm-3")
+    helm3 = tools.binaries("helm3") / "helm"
+    repository, _, tag = images["flaskapp"].rpartition(":")
+    values = ["--values", "environments/dev.yaml", "--set", f"image.repository={repository}"]
+    values += ["--set-string", f"image.tag={tag}", "--wait", "--wait-for-jobs", "--timeout=5m"]
+
+    def upgrade(program: Path, *settings: str) -> None:
+        command = [program, "upgrade", "--install", "old", CHART, *values, *settings, "--namespace", cluster.namespace]
+        environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+
+    def state() -> tuple[list[str], str, list[str]]:
+        pods = get(cluster, "pods", selector="app.kubernetes.io/instance=old,app.kubernetes.io/component=web")
+        claims = get(cluster, "pvc", selector="app.kubernetes.io/instance=old")
+        alive = [pod["metadata"]["uid"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        secret = get(cluster, "secret", "old-postgresql")
+        return alive, secret["data"]["password"], [claim["metadata"]["uid"] for claim in claims]
+
+    upgrade(helm3)
+    upgrade(helm3, "--set", "config.LOG_LEVEL=INFO")
+    before = state()
+    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
+    assert state() == before, "taking over rolled a pod, or changed a password"
+    # Autoscaling goes on under Helm 4: the fields that Helm 3 set are given over.
+    upgrade(tools.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
+    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
+    assert requests.get(f"{url(cluster, 'old-flaskapp')}/api/v1/services", timeout=10).status_code == 200
+    assert state()[1:] == before[1:]
+    assert cluster.helm("list", "--output=json").stdout.count('"deployed"') == 1
