@@ -19,6 +19,7 @@ class Bound:
     failed: int = 0  # requests that were not answered 2xx
     errors: int = 0  # of these, neither 503 with Retry-After: refused, reset, hung, 500
     gap: float = 2.0  # seconds without a 2xx
+    outage: float = 0.0  # seconds from the first failed request to the last
     slowest: float = 3.0  # seconds until an answer of any kind
 
     def __str__(self) -> str:
@@ -45,6 +46,7 @@ class Outcome:
     p99: float = 0
     slowest: float = 0
     gap: float = 0
+    outage: float = 0
     duration: float = 0
     late: float = 0  # how far the client itself fell behind its rate: more than 1 s is a starved machine
     notes: list[str] = field(default_factory=list)
@@ -69,8 +71,9 @@ class Outcome:
         self.p50, self.p99 = latencies[len(latencies) // 2], latencies[int(len(latencies) * 0.99)]
         self.slowest, self.duration = latencies[-1], ended - began
         self.gap = max(later - earlier for earlier, later in pairwise(good))
+        self.outage = max((one.at for one in bad), default=0) - min((one.at for one in bad), default=0)
         self.late = max(answer.at - began - number / rate for number, answer in enumerate(answers))
-        for name in ("failed", "errors", "gap", "slowest"):
+        for name in ("failed", "errors", "gap", "outage", "slowest"):
             if (found := getattr(self, name)) > (most := getattr(self.bound, name)):
                 self.red.append(f"{name} {found:.4g} is more than {most:g}")
         if self.red:

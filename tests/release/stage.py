@@ -72,6 +72,7 @@ class Stage:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.admin = Cluster(instance.kubeconfig, "", NAMESPACE)
+        self.system = Cluster(instance.kubeconfig, "", "kube-system")
         path = instance.state / "releaser.kubeconfig"
         controlplane.kubeconfig(instance, path, "releaser", "flaskapp:release")
         self.releaser = Cluster(path, "", NAMESPACE)
@@ -79,6 +80,7 @@ class Stage:
         self.outcome: Outcome
         self.answers: list[Answer] = []
         self.marks: list[tuple[float, str]] = []
+        self.comparisons: list[Callable[[], None]] = []
         self._undo: list[tuple[str, Callable[[], object]]] = []
 
     # --- the release -------------------------------------------------------------------------------------------------
@@ -108,16 +110,17 @@ class Stage:
         self.apply_secret("admin-token", {"API_ADMIN_TOKEN": self.token})
         self.upgrade()
 
-    def newer_image(self) -> str:
-        """The application with one migration more, which adds a column and a table."""
+    def newer_image(self, broken: bool = False) -> str:
+        """The application with one migration more, which adds a column and a table, or fails after it did."""
         with tempfile.TemporaryDirectory(prefix="flaskapp-newer-") as directory:
             context = Path(directory)
             shutil.copy(ROOT / "requirements.lock", context)
             shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
             versions = context / "src/flaskapp/migrations/versions"
             newest = max(path.name[:4] for path in versions.glob("[0-9]*.py"))
-            (versions / "9999_region.py").write_text(SCHEMA.format(newest=newest))
-            built = image.build_image(context, name="flaskapp-newer")
+            failure = '    raise RuntimeError("this migration fails")\n' if broken else ""
+            (versions / "9999_region.py").write_text(SCHEMA.format(newest=newest) + failure)
+            built = image.build_image(context, name="flaskapp-broken" if broken else "flaskapp-newer")
         cluster.load_images(self.instance.name, {built.reference: built.archive})
         return built.reference
 
@@ -169,6 +172,10 @@ class Stage:
             return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
         return [pod for pod in self.web_pods() if ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+
+    def uid(self, pod: str) -> str:
+        """Of a pod; empty where there is none."""
+        return self.admin.kubectl("get", "pod", pod, "--output=jsonpath={.metadata.uid}", check=False).stdout
 
     def database_pod(self) -> dict[str, Any]:
         return dict(self.get("pod", f"{DATABASE}-0"))
@@ -270,6 +277,10 @@ class Stage:
         if not holds:
             self.outcome.red.append(what)
 
+    def afterwards(self, compare: Callable[[], None]) -> None:
+        """Look at the answers, once they are all there."""
+        self.comparisons.append(compare)
+
     def later(self, what: str, undo: Callable[[], object]) -> None:
         """Undo something at the scenario's end, whatever happens; `what` is said where that fails."""
         self._undo.append((what, undo))
@@ -308,6 +319,12 @@ class Stage:
         with suppress(requests.RequestException):
             answer = requests.post(url, json=load.body(version), headers=load.headers(version), timeout=5)
             return answer.status_code == 201
+        return False
+
+    def answers_now(self) -> bool:
+        """Whether the Service answers from the database."""
+        with suppress(requests.RequestException):
+            return requests.get(f"{self.entries()[-1]}/api/v1/deployments?limit=1", timeout=3).status_code == 200
         return False
 
     def settle(self, load: Load) -> set[str]:

@@ -55,7 +55,7 @@ def scenario(
 def run(stage: Stage, one: Scenario, label: str = "") -> Outcome:
     """Run one scenario from a release that is well to one that is well again; leave its plot."""
     outcome = stage.outcome = Outcome(label or one.name, one.bound)
-    stage.marks, stage.answers = [], []
+    stage.marks, stage.answers, stage.comparisons = [], [], []
     try:
         stage.baseline()
         if one.load:
@@ -84,10 +84,12 @@ def _under_load(stage: Stage, one: Scenario) -> None:
         if stage.answers:
             (BUILD / f"{file}.svg").write_text(plot(stage.outcome.name, stage.answers, stage.marks))
             stage.outcome.measure(stage.answers, one.rate)
+    for compare in stage.comparisons:
+        compare()
     left = stage.clean()
     stage.outcome.red += [f"left behind: {what}" for what in left]
     acknowledged = stage.settle(load)
     stage.outcome.account(stage.rows(service), acknowledged | {"first"}, set(load.keys))
 
 
-from tests.release.scenarios import planned  # noqa: E402, F401 - registers
+from tests.release.scenarios import faults, planned  # noqa: E402, F401 - registers
