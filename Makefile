@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down shell run test test-fast lint bench manifests screenshots
+.PHONY: help up down shell run test test-fast lint bench pipeline manifests screenshots
 
 export PYTHONPATH := src:.
 python = $(shell tools/venv.sh)/bin/python
@@ -36,6 +36,9 @@ lint: ## Check style and types
 
 bench: ## Measure what docs/performance.md says; SUITE=service
 	@$(python) -m benchmarks $(or $(SUITE),service)
+
+pipeline: ## Run buildspec.yml here on the last commit: local registry and cluster in place of AWS's
+	@$(python) -m pipeline rehearse
 
 manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
 	@PATH="$$($(python) -m tools chart):$$PATH" $(python) charts/manifests.py build/manifests

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,15 @@ def on_aws() -> bool:
 def _pull(reference: str) -> dict[str, Any]:
     for platform in PLATFORMS:
         registryclient.crane("pull", "--format=oci", f"--platform={platform}", reference, str(_folder(platform)))
-    return _index() | {"bases": []}
+    labels = {platform: _layout(platform).config["config"].get("Labels", {}) for platform in PLATFORMS}
+    bases = [{"platform": platform, **_base(found)} for platform, found in labels.items()]
+    return _index() | {"bases": bases}
+
+
+def _base(labels: Mapping[str, str]) -> dict[str, str]:
+    """What the image itself says about its base."""
+    prefix = "org.opencontainers.image.base"
+    return {"reference": labels.get(f"{prefix}.name", ""), "digest": labels.get(f"{prefix}.digest", "")}
 
 
 def _index() -> dict[str, Any]:
@@ -116,7 +125,7 @@ def _index() -> dict[str, Any]:
 
 
 def _link(source: str, target: str) -> None:
-    if not os.path.exists(target):  # both platforms have the layers of code
+    with suppress(FileExistsError):  # both platforms have the layers of code
         os.link(source, target)
 
 

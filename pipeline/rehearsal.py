@@ -9,146 +9,131 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import localcluster.cluster
 import tools
 from localcluster import controlplane, image, node
-from localcluster.instance import Instance
-from pipeline import registry, state
+from pipeline import registry
 from pipeline.config import ROOT, PipelineError, Release
 from pipeline.ecr import ACCOUNT
 from pipeline.helm import Cluster
 from pipeline.registry import Registry
 from pipeline.up import ensure_admin_token, ensure_namespace
 from pipeline.version import git
-from tools import say
 
-REGION, GROUP = "eu-central-1", "flaskapp:release"
-PORT = 5443
+REGION, GROUP, PORT = "eu-central-1", "flaskapp:release", 5443
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 NOBODY = "http://127.0.0.1:9"  # the port of the discard protocol: no ledger there
 
 
-def run(release: Release, instance: str, source: Path = ROOT) -> None:
-    """Make what AWS would have, then run the buildspec in a clone of `source`.
+@dataclass(frozen=True)
+class Cloud:
+    """What infra/ makes on AWS, made here. `home` is where the build's login, kubeconfig and key are kept apart."""
+
+    release: Release
+    registry: Registry
+    kubeconfig: Path
+    ledger: str
+    token: str
+    home: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What infra/codebuild.yaml gives a build, and where this machine's own settings are not to be touched."""
+        return {
+            "AWS_REGION": REGION,
+            "REGISTRY": self.registry.address,
+            "IMAGE_REPOSITORY": self.release.name,
+            "CHART_REPOSITORY": f"charts/{self.release.name}",
+            "CLUSTER_NAME": "local",
+            "LEDGER_URL": self.ledger,
+            "DOCKER_CONFIG": str(self.home / "docker"),
+            "KUBECONFIG": str(self.home / "kubeconfig"),
+            "SSL_CERT_FILE": str(self.registry.certificates),
+        }
+
+    @property
+    def answers(self) -> dict[str, object]:
+        """What `aws` says here; every other call of it fails."""
+        identity = f"arn:aws:sts::{ACCOUNT}:assumed-role/{self.release.name}-release/rehearsal"
+        return {
+            "sts get-caller-identity": {"Account": ACCOUNT, "Arn": identity},
+            "ecr get-login-password": self.registry.token(),
+            "eks update-kubeconfig": str(self.kubeconfig),
+        }
+
+
+def run(release: Release, instance: str) -> None:
+    """Make what AWS would have, then run the buildspec on the last commit.
 
     Raises:
         PipelineError: there are uncommitted changes, or the build did not succeed.
     """
-    if git(source, "status", "--porcelain"):
+    if git(ROOT, "status", "--porcelain"):
         raise PipelineError("there are uncommitted changes, and the pipeline releases commits: commit them first")
-    output = source / "build/pipeline"
+    output = ROOT / "build/pipeline"
+    with cloud(release, instance) as made, tempfile.TemporaryDirectory(prefix="flaskapp-pipeline-") as folder:
+        source = Path(folder) / "source"
+        git(ROOT, "clone", "--quiet", str(ROOT), str(source))
+        if build(made, source, output):
+            raise PipelineError(f"the build did not succeed; its log is {output}/build.log")
+    tools.say(f"release.json, SBOMs, scan report and rendered manifests are in {output}")
+
+
+def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] | None = None) -> int:
+    """Run the buildspec of a checkout by pipeline/codebuild; return its exit code."""
     output.mkdir(parents=True, exist_ok=True)
-    with cloud(release, instance) as environment, tempfile.TemporaryDirectory(prefix="flaskapp-pipeline-") as work:
-        clone = Path(work) / "source"
-        git(source, "clone", "--quiet", str(source), str(clone))
-        address = git(source, "remote", "get-url", "origin", check=False)
-        git(clone, "remote", "set-url", "origin", address or str(source))
-        code = build(clone, Path(work), environment, output)
-    if code:
-        raise PipelineError(f"the build did not succeed; its log is {output}/build.log")
-
-
-def build(clone: Path, work: Path, environment: dict[str, str], output: Path, buildspec: str = "buildspec.yml") -> int:
-    """Run a buildspec in a checkout by pipeline/codebuild; return its exit code."""
-    aws, secrets = work / "aws.json", work / "secrets.json"
-    token = environment["REGISTRY_TOKEN"]
-    kubeconfig = environment["RELEASE_KUBECONFIG"]
-    aws.write_text(json.dumps(recorded(token, kubeconfig)))
-    secrets.touch(mode=0o600)
-    secrets.write_text(json.dumps({"flaskapp/pipeline/ledger-token": environment["LEDGER_TOKEN"]}))
-    variables = {
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_REGION": REGION,
-        "CLUSTER_NAME": "flaskapp",
-        "DOCKER_CONFIG": str(work / "docker"),
-        "KUBECONFIG": str(work / "kubeconfig"),
-        **{name: environment[name] for name in ("REGISTRY", "IMAGE_REPOSITORY", "CHART_REPOSITORY", "SSL_CERT_FILE")},
-        "LEDGER_URL": environment["LEDGER_URL"],
-    }
-    (work / "docker").mkdir(exist_ok=True, mode=0o700)
-    command = [sys.executable, "-m", "pipeline.codebuild", buildspec, "--source", str(clone)]
-    command += [f"--variable={name}={value}" for name, value in variables.items()]
-    command += [
-        "--secrets",
-        str(secrets),
-        "--aws",
-        str(aws),
-        "--output",
-        str(output),
-        "--log",
-        str(output / "build.log"),
-    ]
-    own = {"PATH": f"{work}/bin:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    (work / "bin").mkdir(exist_ok=True)
-    kubectl = work / "bin/kubectl"
-    if not kubectl.exists():  # CodeBuild's image has one
-        kubectl.symlink_to(tools.binaries("kubernetes") / "kubectl")
-    return subprocess.run(command, cwd=clone, env=os.environ | own).returncode
+    files = {"aws.json": made.answers, "secrets.json": {"ledger-token": made.token}}
+    for name, content in files.items():
+        (made.home / name).touch(mode=0o600)
+        (made.home / name).write_text(json.dumps(content))
+    command = [sys.executable, "-m", "pipeline.codebuild", "buildspec.yml", "--source", str(source)]
+    for name, value in {**made.variables, **(variables or {})}.items():
+        command += ["--variable", f"{name}={value}"]
+    command += ["--secret-variable", "LEDGER_TOKEN=ledger-token", "--secrets", str(made.home / "secrets.json")]
+    command += ["--aws", str(made.home / "aws.json"), "--output", str(output), "--log", str(output / "build.log")]
+    path = f"{made.home / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(command, cwd=source, env=os.environ | {"PATH": path}).returncode
 
 
 @contextmanager
-def cloud(release: Release, name: str) -> Iterator[dict[str, str]]:
-    """What infra/ makes on AWS, made here: cluster, namespace, role, registry, repositories, the ledger's token.
-
-    Yields:
-        The variables that infra/codebuild.yaml gives a build, and what only a rehearsal needs.
-    """
-    cluster = localcluster.cluster.up(name)
+def cloud(release: Release, instance: str) -> Iterator[Cloud]:
+    """Cluster, namespace, role, registry and repositories; the registry ends with the block, the cluster stays."""
+    cluster = localcluster.cluster.up(instance)
     if database := image.postgres_archive():
-        localcluster.cluster.load_images(name, {POSTGRES: database})
+        localcluster.cluster.load_images(instance, {POSTGRES: database})
     admin = Cluster(cluster.kubeconfig, "", release.namespace)
     ensure_namespace(admin)
     admin.kubectl("apply", "--filename", str(ROOT / "infra/helm-release-role.yaml"))
-    kubeconfig = controlplane.kubeconfig(
-        cluster, cluster.state / "pki/releaser.conf", "releaser", GROUP, namespace=release.namespace
-    )
-    with registry.serve(cluster.state / "registry", host=str(cluster.host_address), port=PORT) as served:
+    releaser = cluster.state / "pki/releaser.conf"
+    controlplane.kubeconfig(cluster, releaser, "releaser", GROUP, namespace=release.namespace)
+    with (
+        registry.serve(cluster.state / "registry", host=str(cluster.host_address), port=PORT) as served,
+        tempfile.TemporaryDirectory(prefix="flaskapp-cloud-") as folder,
+    ):
         served.create(release.name)
         served.create(f"charts/{release.name}", movable=())
-        trust(cluster, served)
-        yield {
-            "REGISTRY": served.address,
-            "REGISTRY_TOKEN": served.token(),
-            "IMAGE_REPOSITORY": release.name,
-            "CHART_REPOSITORY": f"charts/{release.name}",
-            "SSL_CERT_FILE": str(served.certificates),
-            "RELEASE_KUBECONFIG": str(kubeconfig),
-            "LEDGER_URL": ledger(admin, name),
-            "LEDGER_TOKEN": ensure_admin_token(admin),
-        }
+        for one in cluster.nodes:  # as EKS's nodes may pull from ECR
+            login = f"AWS:{served.token()}"
+            node.trust_registry(cluster, one, served.address, served.home / "pki/registry.crt", login)
+        home = Path(folder)
+        (home / "docker").mkdir(mode=0o700)
+        (home / "bin").mkdir()
+        # CodeBuild's image has one.
+        (home / "bin/kubectl").symlink_to(tools.binaries("kubernetes") / "kubectl")
+        ledger, token = _ledger(release, admin, instance)
+        yield Cloud(release, served, releaser, ledger, token, home)
 
 
-def trust(cluster: Instance, served: Registry) -> None:
-    """Let the nodes pull, as EKS's may pull from ECR."""
-    authority = served.home / "pki/registry.crt"
-    for one in cluster.nodes:
-        node.trust_registry(cluster, one, served.address, authority, f"AWS:{served.token()}")
-
-
-def ledger(admin: Cluster, instance: str) -> str:
-    """The ledger of an earlier run; before the first there is none."""
-    found = admin.kubectl("get", "service", "flaskapp", "--output=name", check=False)
-    return localcluster.cluster.forward(instance, admin.namespace, "flaskapp") if found.returncode == 0 else NOBODY
-
-
-def recorded(token: str, kubeconfig: str) -> dict[str, object]:
-    """What `aws` answers in a rehearsal; everything else fails."""
-    identity = {
-        "UserId": "AROAEXAMPLE:build",
-        "Account": ACCOUNT,
-        "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/flaskapp-release/build",
-    }
-    return {
-        "ecr get-login-password": token,
-        "sts get-caller-identity": identity,
-        "eks update-kubeconfig": kubeconfig,
-    }
-
-
-def summary() -> None:
-    """Say where to read more."""
-    say(f"release.json, SBOM, scan report and rendered manifests: {state.FOLDER}")
+def _ledger(release: Release, admin: Cluster, instance: str) -> tuple[str, str]:
+    """Address and token of the ledger that is told: its own release's, once there is one, or LEDGER_URL's."""
+    if not release.is_ledger:
+        return os.environ.get("LEDGER_URL", NOBODY), os.environ.get("LEDGER_TOKEN", "none")
+    token = ensure_admin_token(admin)
+    if admin.kubectl("get", "service", release.name, "--output=name", check=False).returncode:
+        return NOBODY, token
+    return localcluster.cluster.forward(instance, release.namespace, release.name), token
