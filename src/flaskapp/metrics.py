@@ -46,13 +46,18 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, request: Request, status: int, seconds: float) -> None:
         """By the route's template: a raw path would make a series for every deployment and every scanner."""
         method = request.method if request.method in METHODS else "other"
         route = request.url_rule.rule if request.url_rule else "none"
-        self.requests.labels(method, route, str(status)).inc()
-        self.seconds.labels(method, route).observe(seconds)
+        labels = method, route, status
+        if labels not in self.series:
+            self.series[labels] = self.requests.labels(*labels), self.seconds.labels(method, route)
+        requests, histogram = self.series[labels]
+        requests.inc()
+        histogram.observe(seconds)
 
     def serve(self, port: int) -> None:
         try:

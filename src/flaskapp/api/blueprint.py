@@ -51,7 +51,7 @@ class ApiBlueprint(APIBlueprint):
                 read(header, "header", lambda: header.model_validate_strings(headers(header)), given, errors)
             if query:
                 read(query, "query", lambda: query.model_validate_strings(single_arguments(errors)), given, errors)
-            elif request.args:
+            elif request.query_string:
                 errors += [(f"query.{name}", "unknown parameter") for name in request.args]
             if body:
                 content = json_body()
@@ -102,7 +102,7 @@ def json_body() -> bytes:
 def json_response(content: str | None, status: int = 200, **headers: str) -> Response:
     """An answer from JSON that PostgreSQL built."""
     assert content is not None
-    return Response(content + "\n", status, headers, content_type="application/json")
+    return Response(f"{content}\n".encode(), status, headers, content_type="application/json")
 
 
 def revalidated(response: Response) -> Response:
