@@ -23,11 +23,14 @@ class Bound:
     slowest: float = 3.0  # seconds until an answer of any kind
 
     def __str__(self) -> str:
-        failed = "any number of" if self.failed >= ANY else str(self.failed)
-        return f"{failed} failed, {self.errors} of them without a 503, gap {self.gap:g} s, answer {self.slowest:g} s"
+        return f"{upto(self.failed)} failed, {upto(self.errors)} errors, gap {self.gap:g} s, answer {self.slowest:g} s"
 
 
 ANY = 10**9
+
+
+def upto(most: int) -> str:
+    return "any" if most >= ANY else str(most)
 
 
 @dataclass
@@ -113,8 +116,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     """All runs as Markdown."""
     lines = [HEAD]
     for one in outcomes:
-        bound = f"{'any' if one.bound.failed >= ANY else one.bound.failed} / "
-        bound += f"{'any' if one.bound.errors >= ANY else one.bound.errors} / {one.bound.gap:g} s"
+        bound = f"{upto(one.bound.failed)} / {upto(one.bound.errors)} / {one.bound.gap:g} s"
         numbers = [one.requests, one.failed, one.errors, one.acknowledged, one.lost, one.duplicates]
         figures = [f"{one.p50 * 1e3:.0f}", f"{one.p99 * 1e3:.0f}", f"{one.gap:.2f}", f"{one.duration:.0f}"]
         verdict = "; ".join([*one.notes, "green" if one.green else "**red**: " + "; ".join(one.red)]).replace("|", "/")

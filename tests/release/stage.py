@@ -29,7 +29,7 @@ from tests.release.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/release"
-CHART = ROOT / "charts/flaskapp"
+CHART = BUILD / "charts/flaskapp"  # a copy of this run's own
 VALUES = Path(__file__).with_name("values.yaml")
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 RELEASE, NAMESPACE = "ledger", "release-scenarios"
@@ -78,6 +78,7 @@ class Stage:
         self.releaser = Cluster(path, "", NAMESPACE)
         self.token = secrets.token_urlsafe(32)
         self.outcome: Outcome
+        self.load: Load
         self.answers: list[Answer] = []
         self.marks: list[tuple[float, str]] = []
         self.comparisons: list[Callable[[], None]] = []
@@ -95,6 +96,8 @@ class Stage:
         # The same content by another name: a new image, as the Deployment sees it.
         self.other_image = self.image.replace("/flaskapp:", "/flaskapp-other:")
         cluster.name_image(self.instance.name, self.image, self.other_image)
+        shutil.rmtree(BUILD / "charts", ignore_errors=True)
+        shutil.copytree(ROOT / "charts", BUILD / "charts")
         chart = [str(tools.binaries("chart") / "helm"), "dependency", "build", "--skip-refresh", str(CHART)]
         subprocess.run(chart, check=True, capture_output=True)
         if self.admin.kubectl("get", "secret", "admin-token", check=False).returncode:
@@ -143,6 +146,18 @@ class Stage:
         arguments = ["upgrade", RELEASE, str(chart), "--install", "--values", str(values)]
         arguments += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
         return [*arguments, *settings, *(["--wait", "--wait-for-jobs", "--timeout=4m"] if wait else [])]
+
+    def run(self, *command: str) -> str:
+        """A program with the releaser's rights; return what it printed.
+
+        Raises:
+            PipelineError: it failed.
+        """
+        environment = os.environ | {"KUBECONFIG": str(self.releaser.kubeconfig), "HELM_NAMESPACE": NAMESPACE}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise PipelineError(f"{command[0].rpartition('/')[2]} {command[1]} failed: {done.stderr.strip()[-300:]}")
+        return done.stdout
 
     def revision(self) -> int:
         return int(
@@ -260,6 +275,19 @@ class Stage:
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
         self.admin.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+    def patch_secret(self, name: str, data: dict[str, str]) -> None:
+        """Change some keys, as people do without helm."""
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        self.admin.kubectl("patch", "secret", name, "--patch-file=/dev/stdin", stdin=json.dumps({"data": encoded}))
+
+    def values_file(self, values: dict[str, Any]) -> Path:
+        """Values that are no words for a command line."""
+        BUILD.mkdir(parents=True, exist_ok=True)
+        path = BUILD / "values.yaml"
+        path.write_text(yaml.safe_dump(values, allow_unicode=True))
+        self.later(f"{path} holds values", path.unlink)
+        return path
 
     def secret(self, name: str) -> dict[str, str]:
         return {key: base64.b64decode(value).decode() for key, value in self.get("secret", name)["data"].items()}

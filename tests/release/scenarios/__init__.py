@@ -25,6 +25,7 @@ class Scenario:
     without_node: Callable[[Stage], str] | None  # clients don't enter by this one
     rate: int
     load: bool
+    prepare: Act | None  # before the load
 
     @property
     def says(self) -> str:
@@ -41,12 +42,13 @@ def scenario(
     without_node: Callable[[Stage], str] | None = None,
     rate: int = RATE,
     load: bool = True,
+    prepare: Act | None = None,
 ) -> Callable[[Act], Act]:
     """Register a function as the scenario of its name."""
 
     def register(act: Act) -> Act:
         name = act.__name__.replace("_", "-")
-        ALL[name] = Scenario(name, act, bound or Bound(), short, times, without_node, rate, load)
+        ALL[name] = Scenario(name, act, bound or Bound(), short, times, without_node, rate, load, prepare)
         return act
 
     return register
@@ -58,6 +60,8 @@ def run(stage: Stage, one: Scenario, label: str = "") -> Outcome:
     stage.marks, stage.answers, stage.comparisons = [], [], []
     try:
         stage.baseline()
+        if one.prepare:
+            one.prepare(stage)
         if one.load:
             _under_load(stage, one)
         else:
@@ -76,7 +80,7 @@ def _under_load(stage: Stage, one: Scenario) -> None:
     service = f"{one.name}-{int(time.time())}"
     without = [one.without_node(stage)] if one.without_node else []
     file = re.sub(r"[^a-z0-9]+", "-", stage.outcome.name)
-    load = Load(stage.entries(*without), stage.token, service, BUILD / f"{file}.bin", one.rate)
+    stage.load = load = Load(stage.entries(*without), stage.token, service, BUILD / f"{file}.bin", one.rate)
     try:
         with stage.loaded(load):
             one.act(stage)
@@ -92,4 +96,7 @@ def _under_load(stage: Stage, one: Scenario) -> None:
     stage.outcome.account(stage.rows(service), acknowledged | {"first"}, set(load.keys))
 
 
-from tests.release.scenarios import faults, planned  # noqa: E402, F401 - registers
+# In this order they run.
+from tests.release.scenarios import planned  # noqa: E402, F401, I001 - registers
+from tests.release.scenarios import rotation  # noqa: E402, F401
+from tests.release.scenarios import faults  # noqa: E402, F401

@@ -1,7 +1,17 @@
 """What people do to a release on purpose: no request fails, no row is lost."""
 
+import subprocess
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+import yaml
+
+import tools
+from pipeline.config import PipelineError
 from tests.release.scenarios import scenario
-from tests.release.stage import APP, RELEASE, Stage, until
+from tests.release.stage import APP, CHART, RELEASE, ROOT, Stage, until
 
 
 @scenario(short=True, times=5)
@@ -75,3 +85,57 @@ def drain(stage: Stage) -> None:
     stage.admin.kubectl("drain", other, *options, f"--pod-selector=app.kubernetes.io/instance={RELEASE}")
     until(lambda: len(stage.ready_pods()) == 2 == len(stage.web_pods()), 90, "two ready pods on the other node")
     stage.check(stage.get("pdb", APP)["spec"]["maxUnavailable"] == 1, "there is no disruption budget")
+
+
+# --- releases of before ----------------------------------------------------------------------------------------------
+
+
+def by_helm_3(stage: Stage) -> None:
+    """The release, made by Helm 3 with the data that is there."""
+    stage.releaser.helm("uninstall", RELEASE, "--wait", "--timeout=3m")
+    helm = str(tools.binaries("helm3") / "helm")
+    stage.run(helm, *stage.upgrade_arguments(wait=False), "--wait", "--timeout=4m")
+
+
+@scenario(prepare=by_helm_3)
+def helm_3_release(stage: Stage) -> None:
+    """A release of Helm 3 is upgraded by Helm 4, to another image."""
+    stage.mark("helm 4 upgrade")
+    stage.upgrade(image=stage.other_image)
+    images = {pod["spec"]["containers"][0]["image"] for pod in stage.ready_pods()}
+    stage.check(images == {stage.other_image}, f"after the upgrade pods run {images}")
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def earlier_charts() -> list[tuple[str, str]]:
+    """Released charts as (version, revision): those of the tags; while there is none, the version before this one."""
+    tags = git("tag", "--list", "v*", "--sort=version:refname").decode().split()
+    if tags:
+        return [(tag.removeprefix("v"), tag) for tag in tags]
+    this = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    for commit in git("log", "--format=%H", "--", "charts/flaskapp/Chart.yaml").decode().split():
+        version = yaml.safe_load(git("show", f"{commit}:charts/flaskapp/Chart.yaml"))["version"]
+        if version != this:
+            return [(str(version), commit)]
+    raise PipelineError("there is no chart of another version in the repository's history")
+
+
+@scenario()
+def earlier_versions(stage: Stage) -> None:
+    """From each released chart to this one, by --reuse-values and by --reset-then-reuse-values."""
+    for version, revision in earlier_charts():
+        with tempfile.TemporaryDirectory(prefix="flaskapp-chart-") as directory:
+            with tarfile.open(fileobj=BytesIO(git("archive", revision, "charts"))) as archive:
+                archive.extractall(directory, filter="data")
+            chart = Path(directory) / "charts/flaskapp"
+            stage.run(str(tools.binaries("chart") / "helm"), "dependency", "build", "--skip-refresh", str(chart))
+            for option in ("--reuse-values", "--reset-then-reuse-values"):
+                stage.mark(version)
+                stage.upgrade(chart=chart)
+                stage.mark(option.removeprefix("--"))
+                arguments = ["upgrade", RELEASE, str(CHART), option, "--wait", "--wait-for-jobs", "--timeout=4m"]
+                stage.releaser.helm(*arguments)
+        stage.note(f"from {version}")

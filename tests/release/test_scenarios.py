@@ -1,0 +1,43 @@
+"""The scenarios as tests: the short form, or with LONG=1 all of them, each as often as it says.
+
+Tables and plots are left in build/release.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from localcluster.instance import Instance
+from tests.release import scenarios
+from tests.release.outcome import Outcome, table, write
+from tests.release.stage import BUILD, Stage
+
+LONG = bool(os.environ.get("LONG"))
+RUNS = [
+    pytest.param(one, f"{one.name} {number}" if LONG and one.times > 1 else one.name, id=f"{one.name}-{number}")
+    for one in scenarios.ALL.values()
+    for number in range(1, (one.times if LONG else 1) + 1)
+    if LONG or one.short
+]
+
+
+@pytest.fixture(scope="module")
+def stage(kubernetes: Instance) -> Stage:
+    made = Stage(kubernetes)
+    made.make()
+    return made
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[list[Outcome]]:
+    found: list[Outcome] = []
+    yield found
+    print(table(found))
+
+
+@pytest.mark.parametrize(("one", "label"), RUNS)
+def test_scenario(stage: Stage, outcomes: list[Outcome], one: scenarios.Scenario, label: str) -> None:
+    outcomes.append(scenarios.run(stage, one, label))
+    write(outcomes, BUILD)
+    assert outcomes[-1].green, outcomes[-1].line()
