@@ -61,10 +61,10 @@ class Registry:
         self._change("tokens.json", token, time.time() + seconds)
         return token
 
-    def docker_config(self, directory: Path) -> Path:
+    def docker_config(self, directory: Path, seconds: float = TOKEN_LIFE) -> Path:
         """Write a login into `directory`, for DOCKER_CONFIG."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        login = base64.b64encode(f"AWS:{self.token()}".encode()).decode()
+        login = base64.b64encode(f"AWS:{self.token(seconds)}".encode()).decode()
         path = directory / "config.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps({"auths": {self.address: {"auth": login}}}))

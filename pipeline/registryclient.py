@@ -17,7 +17,7 @@ CURES = {
     r"expired|\b403\b|DENIED": "the login has ended, or may not do this: log in again, or see infra/codebuild.yaml",
     r"\b429\b|TOOMANYREQUESTS": "the registry limits requests: run it again in some minutes",
     r"\b5\d\d\b": "the registry has a problem: run it again in some minutes",
-    r"connection refused|no such host|EOF|reset by peer|timeout|i/o|broken pipe": "the connection broke: run it again",
+    r"connection refused|no such host|EOF|reset by peer|timeout|broken pipe|closed network": "the line broke: run it again",
     r"certificate": "SSL_CERT_FILE names the authorities to trust",
 }
 
@@ -77,6 +77,6 @@ def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
 def refusal(what: str, said: str) -> PipelineError:
     """The error for what a registry's client said."""
     lines = [line for line in said.strip().splitlines() if line.strip()] or ["no word"]
-    last = re.sub(r"^(\d{4}/\d\d/\d\d [\d:]+ )?(Error: )?", "", lines[-1])
+    last = re.sub(r"^(\d{4}/\d\d/\d\d [\d:]+ )?(Error: )?|\?_state=[^\"]*", "", lines[-1])
     cure = next((cure for pattern, cure in CURES.items() if re.search(pattern, said, re.IGNORECASE)), "")
     return PipelineError(f"{what} failed: {last}" + (f" — {cure}" if cure else ""))
