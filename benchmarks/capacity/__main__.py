@@ -1,0 +1,29 @@
+"""What fits on t4g.small nodes, and what a release uses there: docs/capacity-t4g-small.md.
+
+python -m benchmarks capacity                     # the tables, from requests
+python -m benchmarks capacity -- --measure NAME   # memory and CPU under load, on the local cluster NAME
+"""
+
+import argparse
+import os
+
+import tools
+from benchmarks.capacity import measure, room
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity")
+    parser.add_argument("--measure", metavar="NAME", default="", help="instance of the local cluster to measure on")
+    parser.add_argument("--seconds", type=int, default=60, help="length of each load")
+    given = parser.parse_args()
+    os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
+    for nodes, releases in (room.ONE_NODE, room.TWO_NODES):
+        names = " and ".join(f"`{values}`" for _, values in releases)
+        print(f"\n{names} on {nodes} node{'s' * (nodes > 1)}:\n")
+        print("\n".join(room.table(nodes, room.asked(releases))))
+    if given.measure:
+        measure.run(given.measure, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

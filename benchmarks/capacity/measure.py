@@ -1,0 +1,120 @@
+"""CPU and memory of a release's pods under load, as the kubelet reads them from the pods' control groups."""
+
+import base64
+import calendar
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import yaml
+
+from benchmarks.capacity import room
+from localcluster import cluster as localcluster
+from localcluster import image
+from localcluster.instance import Instance
+from pipeline.helm import Cluster
+from pipeline.up import ensure_admin_token, ensure_namespace, fetch
+
+NAMESPACE, RELEASE = "capacity", "web"
+POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+KINDS = {"web": "component=web", "database": "component=database"}
+ROWS = 500
+CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class Used:
+    """Of one pod: seconds of CPU so far, at a second of the kubelet's clock, and the working set in MiB."""
+
+    cpu: float
+    at: float
+    memory: float
+
+
+def used(cluster: Cluster) -> dict[str, Used]:
+    pods = json.loads(cluster.kubectl("get", "pods", "--output=json").stdout)["items"]
+    wanted = {pod["metadata"]["name"]: pod for pod in pods if pod["status"]["phase"] == "Running"}
+    found = {}
+    for node in {pod["spec"]["nodeName"] for pod in wanted.values()}:
+        summary = json.loads(
+            cluster.kubectl("get", f"--raw=/api/v1/nodes/{node}/proxy/stats/summary?only_cpu_and_memory=true").stdout
+        )
+        for pod in summary["pods"]:
+            if pod["podRef"]["namespace"] == NAMESPACE and (known := wanted.get(pod["podRef"]["name"])):
+                kind = known["metadata"]["labels"]["app.kubernetes.io/component"]
+                at = calendar.timegm(time.strptime(pod["cpu"]["time"], "%Y-%m-%dT%H:%M:%SZ"))
+                memory = pod["memory"]["workingSetBytes"] / 2**20
+                found[kind] = Used(pod["cpu"]["usageCoreNanoSeconds"] / 1e9, at, memory)
+    return found
+
+
+def settled(cluster: Cluster, after: float) -> dict[str, Used]:
+    """A look of the kubelet that is from after this moment (it looks every ten seconds or so)."""
+    for _ in range(60):
+        found = used(cluster)
+        if found.keys() == KINDS.keys() and min(one.at for one in found.values()) > after:
+            return found
+        time.sleep(1)
+    raise SystemExit("the kubelet's figures did not change in 60 seconds")
+
+
+def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
+    port = str(urlsplit(url).port)
+    command = [sys.executable, "-m", "benchmarks.service.load", port, str(CLIENTS), str(seconds), str(rate), "0"]
+    done = subprocess.run(command, input=request, capture_output=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    if found["bad"]:
+        raise SystemExit(f"{found['bad']} answers were no success: {found['first']}")
+    return found
+
+
+def install(instance: Instance) -> tuple[Cluster, str]:
+    """The release in a namespace whose quota is what one node has left; its URL on this machine, and its token."""
+    ledger = image.build_image(room.ROOT, name="flaskapp")
+    archives = {ledger.reference: ledger.archive}
+    if database := image.postgres_archive():
+        archives[POSTGRES] = database
+    localcluster.load_images(instance.name, archives)
+    cluster = Cluster(instance.kubeconfig, "", NAMESPACE)
+    ensure_namespace(cluster)
+    hard = room.left(1).quota
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "node"}, "spec": {"hard": hard}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(quota))
+    ensure_admin_token(cluster)
+    repository, _, tag = ledger.reference.rpartition(":")
+    settings = f"image.repository={repository},image.tag={tag},secrets.existingSecret=flaskapp-admin"
+    values = ["--values", str(room.ROOT / "environments/t4g-small.yaml"), "--set", settings]
+    chart = str(room.ROOT / "charts/flaskapp")
+    cluster.helm("upgrade", RELEASE, chart, "--install", "--wait", "--wait-for-jobs", "--timeout=5m", *values)
+    return cluster, localcluster.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
+
+
+def run(name: str, seconds: int) -> None:
+    instance = localcluster.up(name)
+    cluster, url = install(instance)
+    secret = json.loads(cluster.kubectl("get", "secret", "flaskapp-admin", "--output=json").stdout)
+    token = base64.b64decode(secret["data"]["API_ADMIN_TOKEN"]).decode()
+    for number in range(ROWS):
+        body = {"service": f"shop-{number % 10}", "environment": "production", "version": f"1.{number}"}
+        posted = json.loads(fetch(f"{url}/api/v1/deployments", body | {"status": "succeeded"}, token))
+    head = "HTTP/1.1\r\nHost: capacity\r\n\r\n"
+    reads = {"GET one": f"/api/v1/deployments/{posted['id']}", "GET twenty": "/api/v1/deployments?limit=20"}
+    loads = [("nothing", b"", 0)] + [(what, f"GET {path} {head}".encode(), 100) for what, path in reads.items()]
+    loads.append(("GET twenty, as fast as it goes", loads[-1][1], 0))
+    print("\n| load | requests/s | web CPU | database CPU | ms of CPU a request | web memory | database memory |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for what, request, rate in loads:
+        before = settled(cluster, time.time())
+        answered = load(url, request, seconds, rate)["rate"] if request else time.sleep(seconds) or 0.0
+        # Seconds of CPU from before to after all of it, spread over the time of the load.
+        after = settled(cluster, time.time())
+        cores = {kind: (after[kind].cpu - before[kind].cpu) / seconds for kind in KINDS}
+        each = f"{1000 * sum(cores.values()) / answered:.2f}" if answered else ""
+        print(
+            f"| {what} | {answered:.0f} | {1000 * cores['web']:.0f}m | {1000 * cores['database']:.0f}m | {each} "
+            f"| {after['web'].memory:.0f} MiB | {after['database'].memory:.0f} MiB |",
+            flush=True,
+        )

@@ -1,0 +1,128 @@
+"""Room on nodes: what they give, what the system's pods take, what a release asks for while it rolls out."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+NODE = yaml.safe_load((Path(__file__).parent / "t4g-small.yaml").read_text())
+MEBIBYTES = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
+
+
+@dataclass(frozen=True)
+class Room:
+    """Millicores, MiB and pods."""
+
+    cpu: int = 0
+    memory: int = 0
+    pods: int = 0
+
+    def __add__(self, other: Room) -> Room:
+        return Room(self.cpu + other.cpu, self.memory + other.memory, self.pods + other.pods)
+
+    def __sub__(self, other: Room) -> Room:
+        return self + other * -1
+
+    def __mul__(self, count: int) -> Room:
+        return Room(self.cpu * count, self.memory * count, self.pods * count)
+
+    def holds(self, other: Room) -> bool:
+        return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
+
+    @property
+    def quota(self) -> dict[str, str]:
+        """As the `hard` of a ResourceQuota."""
+        return {"requests.cpu": f"{self.cpu}m", "requests.memory": f"{self.memory}Mi", "pods": str(self.pods)}
+
+
+def room(cpu: str, memory: str, pods: int = 1) -> Room:
+    """Room by Kubernetes quantities, such as `100m`, `1` and `128Mi`."""
+    millicores = int(cpu[:-1]) if str(cpu).endswith("m") else int(float(cpu) * 1000)
+    return Room(millicores, int(int(memory[:-2]) * MEBIBYTES[memory[-2:]]), pods)
+
+
+def system(nodes: int) -> dict[str, Room]:
+    """What each add-on takes of so many nodes."""
+    listed = NODE["system"] + (NODE["beyond_one_node"] if nodes > 1 else [])
+    each = {item["name"]: (item["pods"], room(item["cpu"], item["memory"])) for item in listed}
+    return {name: one * (pods if isinstance(pods, int) else nodes) for name, (pods, one) in each.items()}
+
+
+def left(nodes: int) -> Room:
+    """What the system leaves of so many nodes."""
+    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    return given - sum(system(nodes).values(), Room())
+
+
+def of_pod(spec: dict[str, Any]) -> Room:
+    """What the scheduler counts for a pod: its containers together, or its largest init container."""
+
+    def asked(container: dict[str, Any]) -> Room:
+        requests = container["resources"]["requests"]
+        return room(requests["cpu"], requests["memory"], 0)
+
+    together = sum(map(asked, spec["containers"]), Room(pods=1))
+    first = list(map(asked, spec.get("initContainers", [])))
+    cpu = max([together.cpu, *(one.cpu for one in first)])
+    return Room(cpu, max([together.memory, *(one.memory for one in first)]), 1)
+
+
+def render(chart: str, *values: str) -> list[dict[str, Any]]:
+    """Objects of a chart with values files, relative to the repository."""
+    files = [part for name in values for part in ("--values", name)]
+    passwords = ["--set", "auth.existingSecret=a" if chart == "postgresql" else "postgresql.auth.existingSecret=a"]
+    subprocess.run(
+        ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"], cwd=ROOT, check=True, capture_output=True
+    )
+    command = ["helm", "template", "web", f"charts/{chart}", *files, *passwords]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+def rollout(objects: list[dict[str, Any]]) -> dict[str, Room]:
+    """What objects ask for in the middle of a rollout: every pod that serves, the ones on top, the migration."""
+    asked: dict[str, Room] = {}
+    kinds = {item["kind"]: item for item in objects}
+    for item in objects:
+        if item["kind"] == "StatefulSet":
+            asked["database"] = of_pod(item["spec"]["template"]["spec"])
+        if item["kind"] == "Job" and item["metadata"]["labels"]["app.kubernetes.io/component"] == "migration":
+            asked["migration"] = of_pod(item["spec"]["template"]["spec"])
+        if item["kind"] == "Deployment":
+            one = of_pod(item["spec"]["template"]["spec"])
+            scaled = kinds.get("HorizontalPodAutoscaler", {}).get("spec", {}).get("minReplicas")
+            asked["web"] = one * (scaled or item["spec"]["replicas"])
+            asked["web, during a rollout"] = one * int(item["spec"]["strategy"]["rollingUpdate"]["maxSurge"])
+    return asked
+
+
+ONE_NODE = 1, [("flaskapp", "environments/t4g-small.yaml")]
+TWO_NODES = 2, [("flaskapp", "environments/production.yaml"), ("postgresql", "charts/postgresql-values.yaml")]
+
+
+def asked(releases: list[tuple[str, str]]) -> dict[str, Room]:
+    """What the releases of a plan ask for together, by part."""
+    parts: dict[str, Room] = {}
+    for chart, values in releases:
+        parts |= rollout(render(chart, values))
+    return parts
+
+
+def table(nodes: int, parts: dict[str, Room]) -> list[str]:
+    """The arithmetic as lines of Markdown."""
+    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    lines = ["| what | pods | CPU | memory |", "| --- | ---: | ---: | ---: |"]
+
+    def row(name: str, one: Room) -> None:
+        lines.append(f"| {name} | {one.pods} | {one.cpu}m | {one.memory} MiB |")
+
+    row(f"**{nodes} x t4g.small gives**", given)
+    for name, one in (system(nodes) | parts).items():
+        row(name, one)
+    row("**still free**", left(nodes) - sum(parts.values(), Room()))
+    return lines
