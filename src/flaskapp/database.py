@@ -121,7 +121,9 @@ def autocommit() -> Iterator[DBAPICursor]:
 
     The pool is SQLAlchemy's, with all its guards; what it would do around a statement costs more than the statement.
     """
-    pooled = watch().engine.raw_connection()
+    database = watch()
+    database.require()
+    pooled = database.engine.raw_connection()
     try:
         yield pooled.cursor()
     except psycopg2.Error as error:
@@ -135,7 +137,9 @@ def autocommit() -> Iterator[DBAPICursor]:
 @contextmanager
 def transaction() -> Iterator[DBAPICursor]:
     """A cursor in a transaction, committed at the end."""
-    with watch().transactional.begin() as connection:
+    database = watch()
+    database.require()
+    with database.transactional.begin() as connection:
         yield connection.connection.cursor()
 
 

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from flaskapp import plots
 from flaskapp.api import deployments, dora, failures, services
 from flaskapp.api.schemas import DeploymentPath, DeploymentQuery, DiffQuery, DoraQuery, ServicePath
-from flaskapp.database import watch
 from flaskapp.headers import protect
 from flaskapp.problems import BROKEN_RULE, ProblemError
 
@@ -19,12 +18,6 @@ pages.after_request(protect)
 
 SHOWN = 50  # deployments on a service's page
 STEPS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "hour"), (60, "minute"))
-
-
-@pages.before_request
-def require_database() -> None:
-    if request.endpoint != "pages.static":
-        watch().require()
 
 
 @pages.get("/")
