@@ -79,6 +79,48 @@ def test_changed_secret_changes_the_passwords_of_the_running_server(pod: Pod) ->
     pod.wait_for_log("roles", READY, count=3)
 
 
+def test_two_logins_overlap(tmp_path: Path) -> None:
+    """A new password comes with the other login; the one before works on for a while, and then no more."""
+
+    def works(user: str, password: str) -> bool:
+        return pod.psql(user, password, "SELECT 1").returncode == 0
+
+    def wait_for_refusal(user: str, password: str) -> None:
+        deadline = time.monotonic() + 60
+        while works(user, password):
+            assert time.monotonic() < deadline, f"{user} still comes in"
+
+    pod = make_pod(tmp_path, secretKeys={"username": "username"}, overlapSeconds=6)
+    pod.set_passwords(username="flaskapp", password="first", owner_password="owner")
+    pod.start("postgresql")
+    roles = pod.start("roles")
+    try:
+        pod.wait_for_log("roles", READY)
+        assert pod.psql("flaskapp_owner", "owner", "CREATE TABLE t (n int)").returncode == 0
+        pod.set_passwords(username="flaskapp_2", password=AWKWARD)
+        pod.wait_for_log("roles", READY, count=2)
+        assert works("flaskapp", "first")
+        done = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
+        assert done.stdout.strip() == "flaskapp", done.stderr
+        assert pod.psql("flaskapp_2", AWKWARD, "CREATE TABLE u (n int)").returncode != 0
+        # Beginning again, as after an interruption, prolongs nothing.
+        roles.kill()
+        roles.wait()
+        pod.processes.remove(roles)
+        pod.start("roles")
+        pod.wait_for_log("roles", READY, count=3)
+        wait_for_refusal("flaskapp", "first")
+        pod.set_passwords(username="flaskapp", password="third")
+        pod.wait_for_log("roles", READY, count=4)
+        assert works("flaskapp", "third")
+        wait_for_refusal("flaskapp_2", AWKWARD)
+        pod.set_passwords(username="somebody", password="fourth")
+        pod.wait_for_log("roles", "neither flaskapp nor flaskapp_2")
+        assert works("flaskapp", "third")
+    finally:
+        pod.stop()
+
+
 def test_no_password_in_any_log(pod: Pod) -> None:
     for container in ("postgresql", "roles"):
         for password in (AWKWARD, "owner-first", "second", "SCRAM-SHA-256$"):

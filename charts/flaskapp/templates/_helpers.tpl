@@ -83,7 +83,7 @@ username, secret, and the names of its keys: usernameKey, passwordKey, urlKey.
   "port" $postgresql.Values.service.port
   "name" $auth.database
   "maxConnections" $postgresql.Values.maxConnections
-  "app" (dict "username" $auth.username "usernameKey" "" "secret" $secret
+  "app" (dict "username" $auth.username "usernameKey" (include "postgresql.usernameKey" $postgresql) "secret" $secret
     "passwordKey" $auth.secretKeys.password "urlKey" $auth.secretKeys.url)
   "owner" (dict "username" (include "postgresql.ownerUsername" $postgresql) "usernameKey" "" "secret" $secret
     "passwordKey" $auth.secretKeys.ownerPassword "urlKey" $auth.secretKeys.ownerUrl)

@@ -77,7 +77,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A container in the application's image. Arguments: root, account, name, command (empty: the image's own). */}}
+{{/* A container in the application's image. Arguments: root, account, name, command (empty: the image's own), moreEnv. */}}
 {{- define "flaskapp.container" -}}
 {{- $root := .root -}}
 name: {{ .name }}
@@ -89,7 +89,11 @@ command: {{- toYaml . | nindent 2 }}
 {{- with include "flaskapp.envFrom" $root | trim }}
 envFrom: {{- . | nindent 2 }}
 {{- end }}
-env: {{- include "flaskapp.env" . | trim | nindent 2 }}
+env:
+  {{- include "flaskapp.env" . | trim | nindent 2 }}
+  {{- range .moreEnv }}
+  - {{ toJson . }}
+  {{- end }}
 resources: {{- toYaml $root.Values.resources | nindent 2 }}
 securityContext: {{- toYaml $root.Values.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
@@ -175,4 +179,11 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- define "flaskapp.checksums" -}}
 checksum/config: {{ list .Values.config .Values.files | toJson | sha256sum }}
 checksum/secret: {{ .Values.secrets.values | toJson | sha256sum }}
+{{- /* Pods that have the password as a variable move to a new one by a rollout. */}}
+{{- $names := .Values.database.env }}
+{{- if and .Values.database.enabled .Values.postgresql.enabled (or $names.url (not $names.files)) }}
+{{- with .Values.postgresql.auth.password }}
+checksum/password: {{ printf "%s %s" $.Release.Name . | sha256sum | trunc 12 }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -21,18 +21,30 @@ set_password() {
     { cat /tmp/password.err >&2; return 1; }
 }
 
+# The login that the Secret names: the application's role, or the second one, which acts as it.
+read_login() {
+  login=$APP_ROLE
+  [[ -z $LOGIN_KEY ]] || login=$(<"$secrets/$LOGIN_KEY") || return 1
+  [[ $login == "$APP_ROLE" || $login == "${APP_ROLE}_2" ]] ||
+    { echo "roles: the login $login in the Secret is neither $APP_ROLE nor ${APP_ROLE}_2" >&2; return 1; }
+}
+
 apply() {
-  run_psql --set=database="$DATABASE" --set=app="$APP_ROLE" --set=owner="$OWNER_ROLE" \
-    --set=separate_owner="$SEPARATE_OWNER" --file=/etc/postgresql/roles.sql >/dev/null &&
+  local variables=(--set=database="$DATABASE" --set=app="$APP_ROLE" --set=owner="$OWNER_ROLE"
+    --set=separate_owner="$SEPARATE_OWNER" --set=overlap="$OVERLAP_SECONDS seconds")
+  read_login &&
+    run_psql "${variables[@]}" --set=login="$login" --file=/etc/postgresql/roles.sql >/dev/null &&
     set_password "$OWNER_ROLE" "$OWNER_PASSWORD_KEY" &&
-    set_password "$APP_ROLE" "$APP_PASSWORD_KEY" &&
+    set_password "$login" "$APP_PASSWORD_KEY" &&
+    # Only now, when the new one works, does the time of the one before begin to run.
+    run_psql "${variables[@]}" --set=login="$login" --file=/etc/postgresql/overlap.sql >/dev/null &&
     # A renewed certificate is read at a reload.
     run_psql --command="SELECT pg_reload_conf()" >/dev/null
 }
 
 applied=
 for ((round = 0; ; round++)); do
-  wanted=$({ cat "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" "$secrets"-tls/* 2>/dev/null || :; } | sha256sum)
+  wanted=$({ cat "$secrets/${LOGIN_KEY:-$APP_PASSWORD_KEY}" "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" "$secrets"-tls/* 2>/dev/null || :; } | sha256sum)
   if [[ $wanted == "$applied" ]]; then
     :
   elif ! pg_isready --quiet; then
@@ -40,7 +52,7 @@ for ((round = 0; ; round++)); do
   elif apply; then
     applied=$wanted
     touch /tmp/applied
-    echo "roles: database $DATABASE, roles $OWNER_ROLE and $APP_ROLE and their passwords are in place"
+    echo "roles: database $DATABASE, roles $OWNER_ROLE and $APP_ROLE, the login $login and the passwords are in place"
   else
     echo "roles: not applied, trying again" >&2
   fi

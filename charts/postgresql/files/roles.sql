@@ -4,6 +4,12 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) \gexec
 ALTER ROLE :"owner" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 ALTER ROLE :"app" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 
+-- A second login that acts as the application's role, from the first change of a password on.
+SELECT format('CREATE ROLE %I', :'login')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'login') \gexec
+ALTER ROLE :"login" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+SELECT format('GRANT %I TO %I', :'app', :'login') WHERE :'login' <> :'app' \gexec
+
 SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'owner')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 ALTER DATABASE :"database" OWNER TO :"owner";
@@ -21,7 +27,9 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE, SELECT, UPDATE ON SEQUEN
 \if :separate_owner
 SELECT format('REVOKE %I FROM %I', :'owner', :'app') WHERE pg_has_role(:'app', :'owner', 'MEMBER') \gexec
 ALTER ROLE :"app" RESET role;
+SELECT format('ALTER ROLE %I SET role = %L', :'login', :'app') WHERE :'login' <> :'app' \gexec
 \else
 GRANT :"owner" TO :"app";
 ALTER ROLE :"app" SET role = :'owner';
+ALTER ROLE :"login" SET role = :'owner';
 \endif

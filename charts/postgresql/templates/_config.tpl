@@ -6,6 +6,8 @@ roles.sh: |
 {{- .Files.Get "files/roles.sh" | trim | nindent 2 }}
 roles.sql: |
 {{- .Files.Get "files/roles.sql" | trim | nindent 2 }}
+overlap.sql: |
+{{- .Files.Get "files/overlap.sql" | trim | nindent 2 }}
 pg_hba.conf: |
   # The superuser comes in over the socket alone; everyone else with a SCRAM password.
   local   all postgres             peer

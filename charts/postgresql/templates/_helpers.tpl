@@ -61,6 +61,24 @@ helm is about to create has not, and who may create a namespace may read one (do
 {{- if .password }}{{ .password }}{{ else if $kept }}{{ b64dec $kept }}{{ else }}{{ randAlphaNum 32 }}{{ end }}
 {{- end }}
 
+{{/* Key of the application's login in the Secret; empty where the login is always `auth.username`. */}}
+{{- define "postgresql.usernameKey" -}}
+{{- if .Values.auth.existingSecret }}{{ .Values.auth.secretKeys.username }}{{ else }}username{{ end }}
+{{- end }}
+
+{{/*
+The login of the application: `auth.username`, or the same with `_2`. Another password comes with the other login, so
+the one before works on until every pod has moved (docs/adr/0006). Arguments: root, password.
+*/}}
+{{- define "postgresql.login" -}}
+{{- $auth := .root.Values.auth }}
+{{- $kept := include "postgresql.keptSecret" .root | fromJson }}
+{{- $second := printf "%s_2" $auth.username }}
+{{- $isSecond := eq (get $kept "username" | b64dec) $second }}
+{{- $changed := and (hasKey $kept $auth.secretKeys.password) (ne (get $kept $auth.secretKeys.password | b64dec) .password) }}
+{{- ternary $auth.username $second (eq $isSecond $changed) }}
+{{- end }}
+
 {{/* A URL in which any password is safe. Arguments: root, username, password. */}}
 {{- define "postgresql.url" -}}
 {{- $auth := .root.Values.auth }}
