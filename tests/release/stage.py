@@ -286,7 +286,7 @@ class Stage:
         BUILD.mkdir(parents=True, exist_ok=True)
         path = BUILD / "values.yaml"
         path.write_text(yaml.safe_dump(values, allow_unicode=True))
-        self.later(f"{path} holds values", path.unlink)
+        self.later(f"{path} holds values", lambda: path.unlink(missing_ok=True))
         return path
 
     def secret(self, name: str) -> dict[str, str]:

@@ -63,14 +63,14 @@ def login(stage: Stage) -> tuple[str, str]:
 
 @scenario(times=5)
 def password_by_secret(stage: Stage) -> None:
-    """The Secret's password is changed, and helm does nothing: no pod is rolled."""
+    """The Secret gets the other login with another password, and helm does nothing: no pod is rolled."""
     log_every_statement(stage)
     canary = secrets.token_hex(12)
     old = login(stage)
-    new = (old[0], f"{canary}{ODD}")
+    new = ("flaskapp" if old[0] == "flaskapp_2" else "flaskapp_2", f"{canary}{ODD}")
     pods = {pod["metadata"]["uid"] for pod in stage.web_pods()}
     stage.mark("Secret")
-    stage.patch_secret(DATABASE, {"password": new[1]})
+    stage.patch_secret(DATABASE, dict(zip(("username", "password"), new, strict=True)))
     times(stage, old, new)
     stage.check(pods == {pod["metadata"]["uid"] for pod in stage.web_pods()}, "pods were rolled")
     nowhere(stage, canary)
@@ -94,13 +94,37 @@ def password_by_helm(stage: Stage) -> None:
     stage.check(canary not in history, "helm's history shows the password")
 
 
+VARIABLES = {"database": {"env": {"files": False}}, "migrations": {"waitCommand": []}}
+
+
+def with_variables(stage: Stage) -> None:
+    """The release as of an application that knows nothing of rotation: variables, and no command that waits."""
+    stage.upgrade("--values", str(stage.values_file(VARIABLES)))
+
+
+@scenario(times=5, prepare=with_variables)
+def password_by_rollout(stage: Stage) -> None:
+    """helm upgrade with another password, of an image that has it as a variable: the pods are rolled."""
+    log_every_statement(stage)
+    canary = secrets.token_hex(12)
+    old = login(stage)
+    values = stage.values_file(VARIABLES | {"postgresql": {"auth": {"password": f"{canary}{ODD}"}}})
+    pods = {pod["metadata"]["uid"] for pod in stage.web_pods()}
+    stage.mark("helm upgrade")
+    done = stage.upgrade("--values", str(values))
+    stage.check(not pods & {pod["metadata"]["uid"] for pod in stage.ready_pods()}, "the pods were not rolled")
+    stage.mark("rolled")
+    times(stage, old, login(stage))
+    nowhere(stage, canary, done.stdout, done.stderr)
+
+
 @scenario()
 def password_amid_faults(stage: Stage) -> None:
     """A rotation during which PostgreSQL is killed and every session ended: it goes on by itself."""
     old = login(stage)
     new = (old[0], secrets.token_urlsafe(24))
     stage.mark("Secret")
-    stage.patch_secret(DATABASE, {"password": new[1]})
+    stage.patch_secret(DATABASE, dict(zip(("username", "password"), new, strict=True)))
     for _ in range(4):
         time.sleep(15)
         stage.mark("kill -9")
