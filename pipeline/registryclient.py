@@ -17,7 +17,7 @@ CURES = {
     r"expired|\b403\b|DENIED": "the login has ended, or may not do this: log in again, or see infra/codebuild.yaml",
     r"\b429\b|TOOMANYREQUESTS": "the registry limits requests: run it again in some minutes",
     r"\b5\d\d\b": "the registry has a problem: run it again in some minutes",
-    r"connection refused|no such host|EOF|reset by peer|timeout|broken pipe|closed network": "the line broke: run it again",
+    r"refused|no such host|EOF|reset by peer|timeout|broken pipe|closed network": "the line broke: run it again",
     r"certificate": "SSL_CERT_FILE names the authorities to trust",
 }
 

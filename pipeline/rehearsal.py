@@ -91,7 +91,7 @@ def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] 
     for name, content in files.items():
         (made.home / name).touch(mode=0o600)
         (made.home / name).write_text(json.dumps(content))
-    command = [sys.executable, "-m", "pipeline.codebuild", "buildspec.yml", "--source", str(source)]
+    command = [sys.executable, "-m", "pipeline.codebuild", "run", "buildspec.yml", "--source", str(source)]
     for name, value in {**made.variables, **(variables or {})}.items():
         command += ["--variable", f"{name}={value}"]
     command += ["--secret-variable", "LEDGER_TOKEN=ledger-token", "--secrets", str(made.home / "secrets.json")]
