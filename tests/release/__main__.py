@@ -10,7 +10,7 @@ import sys
 
 from localcluster import ClusterError, cluster
 from pipeline.config import PipelineError
-from tests.release import scenarios
+from tests.release import mutations, scenarios
 from tests.release.outcome import table, write
 from tests.release.stage import BUILD, Stage
 from tools import ToolError, say
@@ -23,12 +23,15 @@ def main() -> int:
     parser.add_argument("scenario", nargs="*", help="which ones (default: the short form)")
     parser.add_argument("--list", action="store_true", help="say what there is, and promise what for each")
     parser.add_argument("--long", action="store_true", help="all scenarios, each as often as it says")
+    parser.add_argument("--mutations", action="store_true", help="remove each guard once: its scenario turns red")
     parser.add_argument("--times", type=int, default=0, help="repeat each so often")
     chosen = parser.parse_args()
     if chosen.list:
         print("\n".join(f"{one.name:32} {one.says} [{one.bound}]" for one in scenarios.ALL.values()))
         return 0
     try:
+        if chosen.mutations:
+            return mutate(chosen.scenario)
         return play(chosen.scenario, chosen.long, chosen.times)
     except (ClusterError, PipelineError, ToolError) as error:
         print(f"tests.release: {error}", file=sys.stderr)
@@ -53,6 +56,21 @@ def play(names: list[str], long: bool, times: int) -> int:
             write(outcomes, BUILD)
     print(table(outcomes))
     return 0 if all(one.green for one in outcomes) else 1
+
+
+def mutate(names: list[str]) -> int:
+    """Run the mutations of these scenarios (default: all); print what each was caught by."""
+    stage = ready_stage(os.environ.get("INSTANCE", "releases"))
+    outcomes = []
+    for one in mutations.ALL:
+        if not names or one.scenario in names:
+            outcomes.append(mutations.run(stage, one))
+            say(outcomes[-1].line())
+            write(outcomes, BUILD / "mutations")
+    print(table(outcomes))
+    missed = [one.name for one in outcomes if not mutations.caught(one)]
+    print(f"{len(outcomes) - len(missed)} of {len(outcomes)} guards are missed when they are gone")
+    return 1 if missed else 0
 
 
 def ready_stage(name: str) -> Stage:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class Stage:
         controlplane.kubeconfig(instance, path, "releaser", "flaskapp:release")
         self.releaser = Cluster(path, "", NAMESPACE)
         self.token = secrets.token_urlsafe(32)
+        self.settings: list[str] = []  # of every upgrade: what a mutation takes away
         self.outcome: Outcome
         self.load: Load
         self.answers: list[Answer] = []
@@ -145,15 +147,19 @@ class Stage:
         repository, _, tag = (image or self.image).rpartition(":")
         arguments = ["upgrade", RELEASE, str(chart), "--install", "--values", str(values)]
         arguments += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
-        return [*arguments, *settings, *(["--wait", "--wait-for-jobs", "--timeout=4m"] if wait else [])]
+        return [*arguments, *self.settings, *settings, *(["--wait", "--wait-for-jobs", "--timeout=4m"] if wait else [])]
 
-    def run(self, *command: str) -> str:
-        """A program with the releaser's rights; return what it printed.
+    def run(self, *command: str, admin: bool = False) -> str:
+        """A program with the releaser's rights, or the administrator's; return what it printed.
 
         Raises:
             PipelineError: it failed.
         """
-        environment = os.environ | {"KUBECONFIG": str(self.releaser.kubeconfig), "HELM_NAMESPACE": NAMESPACE}
+        user, group = ("administrator", "system:masters") if admin else ("releaser", "flaskapp:release")
+        kubeconfig = self.instance.state / f"{user}.scenarios.kubeconfig"
+        controlplane.kubeconfig(self.instance, kubeconfig, user, group, namespace=NAMESPACE)
+        programs = f"{tools.binaries('kubernetes')}:{tools.binaries('chart')}"
+        environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PATH": f"{programs}:{os.environ['PATH']}"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise PipelineError(f"{command[0].rpartition('/')[2]} {command[1]} failed: {done.stderr.strip()[-300:]}")
@@ -206,10 +212,10 @@ class Stage:
         by_node = [f"http://{address}:{spec['ports'][0]['nodePort']}" for address in nodes]
         return [f"http://{spec['clusterIP']}", *by_node]
 
-    def sql(self, statement: str, database: str = "flaskapp") -> str:
+    def sql(self, statement: str, database: str = "flaskapp", pod: str = f"{DATABASE}-0") -> str:
         """Run a statement as the superuser, over the socket."""
         psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", f"--dbname={database}", "--command", statement]
-        container = ["exec", f"{DATABASE}-0", "--container=postgresql", "--"]
+        container = ["exec", pod, "--container=postgresql", "--"]
         return self.admin.kubectl(*container, *psql).stdout.strip()
 
     def rows(self, service: str) -> dict[str, int]:
@@ -359,7 +365,7 @@ class Stage:
         """Send again what was not acknowledged, as a client does; return what was acknowledged under load."""
         acknowledged = {answer.version for answer in self.answers if answer.version}
         for version in sorted(load.keys.keys() - acknowledged):
-            until(lambda version=version: self.send(load, version), 60, f"a second attempt at writing {version}")
+            until(partial(self.send, load, version), 60, f"a second attempt at writing {version}")
         return acknowledged
 
 
@@ -368,7 +374,8 @@ class Background(threading.Thread):
 
     def __init__(self, call: Callable[[], object]) -> None:
         super().__init__(daemon=True)
-        self.call, self.error = call, None
+        self.call = call
+        self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:

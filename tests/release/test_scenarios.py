@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from localcluster.instance import Instance
-from tests.release import scenarios
+from tests.release import mutations, scenarios
 from tests.release.outcome import Outcome, table, write
 from tests.release.stage import BUILD, Stage
 
@@ -41,3 +41,10 @@ def test_scenario(stage: Stage, outcomes: list[Outcome], one: scenarios.Scenario
     outcomes.append(scenarios.run(stage, one, label))
     write(outcomes, BUILD)
     assert outcomes[-1].green, outcomes[-1].line()
+
+
+@pytest.mark.skipif(not LONG, reason="the long form removes guards")
+@pytest.mark.parametrize("one", mutations.ALL, ids=lambda one: one.name)
+def test_a_missing_guard_is_seen(stage: Stage, one: mutations.Mutation) -> None:
+    outcome = mutations.run(stage, one)
+    assert mutations.caught(outcome), outcome.line()

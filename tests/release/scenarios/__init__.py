@@ -100,3 +100,4 @@ def _under_load(stage: Stage, one: Scenario) -> None:
 from tests.release.scenarios import planned  # noqa: E402, F401, I001 - registers
 from tests.release.scenarios import rotation  # noqa: E402, F401
 from tests.release.scenarios import faults  # noqa: E402, F401
+from tests.release.scenarios import recovery  # noqa: E402, F401
