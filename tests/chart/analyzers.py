@@ -1,0 +1,60 @@
+"""kube-score and checkov over rendered objects. A finding is (check, object, text)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import tools
+from tests.chart.render import ROOT
+
+Finding = tuple[str, str, str]
+CHECKOV_LOCK = ROOT / "tools/checkov/requirements.lock"
+
+
+def kube_score(text: str) -> list[Finding]:
+    command = [tools.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    found = []
+    for item in json.loads(done.stdout):
+        name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
+        for check in item["checks"] or []:
+            # 10 is all well; 7 is nearly.
+            if not check["skipped"] and check["grade"] < 10:
+                comments = check["comments"] or [{"path": "", "summary": ""}]
+                found += [(check["check"]["id"], name, one["summary"]) for one in comments]
+    return found
+
+
+@cache
+def checkov_program() -> Path:
+    """checkov in an environment of its own, since it pins what others need newer; made once for each lock."""
+    key = sha256(CHECKOV_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = tools.cache() / f"checkov-{key}"
+    with tools.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
+        if not (folder / "complete").exists():
+            tools.say("installing checkov from tools/checkov/requirements.lock: about a minute the first time")
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+            subprocess.run([*pip, "--requirement", CHECKOV_LOCK], check=True)
+            (folder / "complete").touch()
+    return folder / "bin/checkov"
+
+
+def checkov(folder: Path) -> list[Finding]:
+    """All files of a folder in one run; the object begins with its kind and carries the file's name."""
+    command = [checkov_program(), "--directory", folder, "--framework", "kubernetes", "--output", "json"]
+    options = ["--compact", "--quiet", "--skip-download"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr
+    report = json.loads(done.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    found = []
+    for failed in report["results"]["failed_checks"]:
+        kind, _, name = failed["resource"].split(".", 2)
+        found.append((failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"]))
+    return found

@@ -1,0 +1,82 @@
+"""kube-score and checkov find nothing in any set of values but what ignored.yaml names, with its reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.analyzers import Finding, checkov, kube_score
+from tests.chart.render import RELEASE_VALUES, merged, render
+
+IGNORED: dict[str, dict[str, dict[str, str]]] = yaml.safe_load((Path(__file__).parent / "ignored.yaml").read_text())
+
+
+def rule(tool: str, finding: Finding) -> str:
+    """The key in ignored.yaml that a finding falls under, or nothing."""
+    check, name, text = finding
+    for key in (check, f"{check}: {text}"):
+        entry = IGNORED[tool].get(key)
+        if entry and re.search(entry.get("only", ""), name):
+            return key
+    return ""
+
+
+def split(tool: str, findings: list[Finding]) -> tuple[set[str], set[Finding]]:
+    """Rules that were needed, and findings under none."""
+    by_rule = [(rule(tool, finding), finding) for finding in findings]
+    return {key for key, _ in by_rule if key}, {finding for key, finding in by_rule if not key}
+
+
+def objects(values: dict[str, Any], chart: str = "flaskapp") -> list[dict[str, Any]]:
+    found = render(chart, values)
+    for item in found:
+        item["metadata"]["namespace"] = "shop"
+    return found
+
+
+# Every set of values, and a backup beside them.
+VALUES = RELEASE_VALUES | {"backup": merged(RELEASE_VALUES["default"], {"backup": {"enabled": True}})}
+
+
+def test_every_reason_is_given() -> None:
+    for entries in IGNORED.values():
+        assert all(len(entry["why"]) > 20 for entry in entries.values())
+
+
+def test_kube_score() -> None:
+    findings = [found for values in VALUES.values() for found in kube_score(yaml.safe_dump_all(objects(values)))]
+    needed, open_ones = split("kube-score", findings)
+    assert open_ones == set()
+    assert needed == set(IGNORED["kube-score"])
+
+
+def broken(key: str, value: Any) -> list[dict[str, Any]]:
+    """The default's objects, one setting of the first container changed."""
+    found = objects(RELEASE_VALUES["default"])
+    deployment = next(item for item in found if item["kind"] == "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"][key] = value
+    return found
+
+
+@pytest.mark.parametrize(("key", "value"), [("readOnlyRootFilesystem", False), ("privileged", True), ("runAsUser", 0)])
+def test_kube_score_sees_a_mistake(key: str, value: Any) -> None:
+    assert split("kube-score", kube_score(yaml.safe_dump_all(broken(key, value))))[1]
+
+
+def test_checkov(tmp_path: Path) -> None:
+    """One run for all, and for three mistakes: it takes long to start."""
+    mistakes = {"readOnlyRootFilesystem": False, "privileged": True, "allowPrivilegeEscalation": True}
+    for name, values in VALUES.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump_all(objects(values)))
+    for key, value in mistakes.items():
+        (tmp_path / f"mistake-{key}.yaml").write_text(yaml.safe_dump_all(broken(key, value)))
+    findings = checkov(tmp_path)
+    needed, open_ones = split("checkov", [found for found in findings if "of mistake-" not in found[1]])
+    assert open_ones == set()
+    assert needed == set(IGNORED["checkov"])
+    _, seen = split("checkov", [found for found in findings if "of mistake-" in found[1]])
+    assert {name.partition(" of mistake-")[2] for _, name, _ in seen} == set(mistakes)

@@ -1,0 +1,136 @@
+"""Who may speak to whom by the rendered NetworkPolicies, as np-guard's analyzer reads them: nothing but this list.
+
+That the cluster's network enforces them is not shown here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import tools
+from tests.chart.render import WITHOUT_CLUSTER, merged, render
+
+# Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
+OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbour": {}}
+SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
+BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
+EXTERNAL = merged(
+    BUNDLED,
+    {
+        "postgresql": {"enabled": False},
+        "database": {"host": "db.example.org", "port": 6432, "existingSecret": "database"},
+        "networkPolicy": {"databaseTo": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]},
+    },
+)
+FROM_ELSEWHERE = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "elsewhere"}}}]
+FROM_DNS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}]
+METRICS = merged(
+    EXTERNAL,
+    {
+        "metrics": {"enabled": True},
+        "networkPolicy": {"ingressFrom": FROM_DNS, "metricsFrom": FROM_ELSEWHERE},
+    },
+)
+BACKUPS = ["backup[CronJob]", "backup[Job]"]
+PODS = ["web", "migrate", "sweep", "test-http"]
+DNS = [f"{pod} -> {to} TCP 53,UDP 53" for pod in PODS for to in ("kube-system/coredns", "169.254.20.10")]
+INSIDE = [f"{pod} -> web TCP 8000" for pod in PODS if pod != "web"]
+LET_IN = [f"{other} -> web TCP 8000" for other in OTHERS]
+TO_BUNDLED = [f"{pod} -> database TCP 5432" for pod in PODS]
+TO_EXTERNAL = [f"{pod} -> 10.0.0.0-10.0.255.255 TCP 6432" for pod in PODS]
+TO_S3 = [
+    f"{pod} -> {to}"
+    for pod in BACKUPS
+    for to in (
+        "web TCP 8000",
+        "database TCP 5432",
+        "kube-system/coredns TCP 53,443,UDP 53",
+        "169.254.20.10 TCP 53,443,UDP 53",
+        # S3's addresses change, so these pods may ask anyone for TLS.
+        "0.0.0.0-169.254.20.9 TCP 443",
+        "169.254.20.11-255.255.255.255 TCP 443",
+        "elsewhere/other TCP 443",
+        "shop/neighbour TCP 443",
+    )
+]
+EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "bundled": (BUNDLED, [*DNS, *INSIDE, *TO_BUNDLED, *LET_IN]),
+    "external": (EXTERNAL, [*DNS, *INSIDE, *TO_EXTERNAL, *LET_IN]),
+    "metrics for one, pages for another": (
+        METRICS,
+        [*DNS, *INSIDE, *TO_EXTERNAL, "elsewhere/other -> web TCP 9090", "kube-system/coredns -> web TCP 8000"],
+    ),
+    "no database": (
+        merged(BUNDLED, {"database": {"enabled": False}, "postgresql": {"enabled": False}}),
+        [line for line in [*DNS, *INSIDE, *LET_IN] if "migrate" not in line],
+    ),
+    "a backup to S3": (
+        merged(BUNDLED, {"backup": {"enabled": True, "s3": {"uri": "s3://bucket/a/"}}}),
+        [*DNS, *INSIDE, *TO_BUNDLED, *LET_IN, *TO_S3],
+    ),
+}
+
+
+def others() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for path, extra in OTHERS.items():
+        namespace, name = path.split("/")
+        labels = {"app": name} | extra
+        found.append({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": {"kubernetes.io/metadata.name": namespace}},
+        })  # fmt: skip
+        found.append({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}},
+            },
+        })  # fmt: skip
+    return found
+
+
+def short(end: str) -> str:
+    """`shop/web-flaskapp-migrate-1a2b3c4d[Job]` is `migrate`; an address range by itself is one address."""
+    name, _, kind = end.partition("[")
+    name = name.removeprefix("shop/web-flaskapp-")
+    name = {"shop/web-flaskapp": "web", "shop/web-postgresql": "database"}.get(name, name)
+    first, _, last = name.partition("-")
+    if first == last:
+        return first
+    name = re.sub(r"^(migrate|backup)-[0-9a-f]{8}$", r"\1", name)
+    return f"backup[{kind}" if name == "backup" else name
+
+
+def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
+    """What the pods of the release may speak to and hear from."""
+    for item in objects:
+        item["metadata"]["namespace"] = "shop"
+    (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
+    command = [tools.binaries("policy") / "netpolicy", "list", "--quiet", "--dirpath", folder]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    found = set()
+    for line in done.stdout.splitlines():
+        ends, _, ports = line.partition(" : ")
+        source, _, target = ends.partition(" => ")
+        if "shop/web-" in ends:
+            found.add(f"{short(source)} -> {short(target)} {ports}")
+    return found
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_these_connections_and_no_others(name: str, tmp_path: Path) -> None:
+    values, expected = EXPECTED[name]
+    found = connections(render("flaskapp", values), tmp_path)
+    assert found == set(expected)
+
+
+def test_without_the_policies_everything_may_speak(tmp_path: Path) -> None:
+    objects = [item for item in render("flaskapp", BUNDLED) if item["kind"] != "NetworkPolicy"]
+    assert "elsewhere/other -> database All Connections" in connections(objects, tmp_path)
