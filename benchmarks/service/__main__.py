@@ -1,4 +1,4 @@
-"""The service against raw WSGI and against the ORM, the sides alternating in one run; medians and spread.
+"""The service against raw WSGI, bare Flask and the ORM, the sides alternating in one run; medians and spread.
 
 Every side is gunicorn with one worker and four threads, and eight clients that keep their connection. The service runs
 as in production: log, metrics, request id, headers, checks, and the token for what is written.
@@ -73,16 +73,20 @@ def speeds(run: Run) -> None:
     ports = {
         "flaskapp": Side(run.stack, run.small).port,
         "raw": Side(run.stack, run.small, "benchmarks.service.raw:app").port,
+        "bare": Side(run.stack, run.small, "benchmarks.service.bare:app").port,
         "orm": Side(run.stack, run.small, "benchmarks.service.orm:app").port,
     }
     newest = json.loads(fetch(ports["flaskapp"], "/api/v1/deployments"))["items"][0]["id"]
-    same_bytes(ports, f"/api/v1/deployments/{newest}")
+    for baseline in ("raw", "bare"):
+        same_bytes(ports, baseline, f"/api/v1/deployments/{newest}")
     cases = {
-        "GET one": (get(f"/api/v1/deployments/{newest}"), ("flaskapp", "raw", "orm")),
-        "GET twenty": (get("/api/v1/deployments"), ("flaskapp", "raw", "orm")),
-        "POST": (post(), ("flaskapp", "raw")),
+        "GET one": (get(f"/api/v1/deployments/{newest}"), ("flaskapp", "raw", "bare", "orm")),
+        "GET twenty": (get("/api/v1/deployments"), ("flaskapp", "raw", "bare", "orm")),
+        "POST": (post(), ("flaskapp", "raw", "bare")),
     }
-    print(f"{'requests a second':<20}{'flaskapp':>18}{'raw':>18}{'orm':>18}{'of raw':>9}{'of orm':>9}")
+    print(
+        f"{'requests a second':<20}{'flaskapp':>18}{'raw':>18}{'bare Flask':>18}{'orm':>18}{'of raw':>9}{'of bare':>9}{'of orm':>9}"
+    )
     for name, (request, sides) in cases.items():
         rates: dict[str, list[float]] = {side: [] for side in sides}
         for side in sides:  # warm
@@ -164,8 +168,8 @@ def start(run: Run) -> None:
     print(f"\nseconds to /readyz {spread(ready, 2)}, bare import {spread(bare, 2)}, ratio {ratio:.2f}")
 
 
-def same_bytes(ports: dict[str, int], path: str) -> None:
-    if fetch(ports["flaskapp"], path) != fetch(ports["raw"], path):
+def same_bytes(ports: dict[str, int], baseline: str, path: str) -> None:
+    if fetch(ports["flaskapp"], path) != fetch(ports[baseline], path):
         raise SystemExit("the baseline gives other bytes than the service; it would measure something else")
 
 
