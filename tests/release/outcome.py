@@ -51,7 +51,8 @@ class Outcome:
     gap: float = 0
     outage: float = 0
     duration: float = 0
-    late: float = 0  # how far the client itself fell behind its rate: more than 1 s is a starved machine
+    late: float = 0  # how far the client itself fell behind its rate
+    pressure: float = 0  # share of the run in which something on this machine waited for a core
     notes: list[str] = field(default_factory=list)
     red: list[str] = field(default_factory=list)
 
@@ -102,13 +103,13 @@ class Outcome:
         return (
             f"{self.name}: {self.requests} requests, {self.failed} failed ({self.errors} errors), {self.lost} lost,"
             f" {self.duplicates} twice, p50 {self.p50 * 1e3:.0f} ms, p99 {self.p99 * 1e3:.0f} ms, gap {self.gap:.2f} s,"
-            f" {self.duration:.0f} s{noted}: {verdict}"
+            f" {self.duration:.0f} s, CPU awaited {self.pressure:.0%}{noted}: {verdict}"
         )
 
 
 HEAD = (
     "| scenario | bound: failed / errors / gap | requests | failed | errors | acknowledged | lost | twice "
-    "| p50 ms | p99 ms | gap s | run s | verdict |\n| --- | --- " + "| ---: " * 10 + "| --- |"
+    "| p50 ms | p99 ms | gap s | run s | CPU awaited | verdict |\n| --- | --- " + "| ---: " * 11 + "| --- |"
 )
 
 
@@ -119,6 +120,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         bound = f"{upto(one.bound.failed)} / {upto(one.bound.errors)} / {one.bound.gap:g} s"
         numbers = [one.requests, one.failed, one.errors, one.acknowledged, one.lost, one.duplicates]
         figures = [f"{one.p50 * 1e3:.0f}", f"{one.p99 * 1e3:.0f}", f"{one.gap:.2f}", f"{one.duration:.0f}"]
+        figures.append(f"{one.pressure:.0%}")
         verdict = "; ".join([*one.notes, "green" if one.green else "**red**: " + "; ".join(one.red)]).replace("|", "/")
         lines.append("| " + " | ".join([one.name, bound, *map(str, numbers), *figures, verdict]) + " |")
     return "\n".join(lines) + "\n"
@@ -156,10 +158,12 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
         x = round(LEFT + (at - began) * across, 1)
         parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="16" y2="{HEIGHT - 18}"/>')
         parts.append(f'<text x="{x + 3}" y="28">{label}</text>')
+    dots = {}  # one for each place
     for answer in answers:
         kind = "" if answer.ok else ' class="refused"' if answer.refused else ' class="error"'
-        x, radius = round(LEFT + (answer.at - began) * across, 1), 1.3 if answer.ok else 2
-        parts.append(f'<circle{kind} cx="{x}" cy="{y(answer.latency)}" r="{radius}"/>')
+        place = round(LEFT + (answer.at - began) * across), round(y(answer.latency)), kind
+        dots[place] = f'<circle{kind} cx="{place[0]}" cy="{place[1]}" r="{2 if kind else 1.3}"/>'
+    parts += dots.values()
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 4}">0 s</text>')
     parts.append(f'<text x="{WIDTH - 50}" y="{HEIGHT - 4}">{ended - began:.0f} s</text></svg>\n')
     return "\n".join(parts)

@@ -21,6 +21,7 @@ import yaml
 
 import tools
 from localcluster import cluster, controlplane, image, network
+from localcluster import node as nodes
 from localcluster.instance import Instance
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
@@ -249,6 +250,13 @@ class Stage:
         """Run a program of this machine in the pod's network."""
         [pid, *_] = self.processes(pod, container)
         subprocess.run(["nsenter", f"--target={pid}", "--net", *command], check=True, capture_output=True)
+
+    def node_run(self, node: str, *command: str) -> str:
+        """Run a program of this machine among a node's mounts; return what it printed."""
+        done = subprocess.run(nodes.enter(self.instance, node, *command), capture_output=True, text=True)
+        if done.returncode:
+            raise PipelineError(f"{' '.join(command)[:60]} failed on {node}: {done.stderr.strip()[-200:]}")
+        return done.stdout
 
     def partition(self, node: str) -> None:
         """Take a node off the network; the scenario's end puts it back."""

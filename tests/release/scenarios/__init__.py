@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.config import PipelineError
 from tests.release.load import RATE, Load
@@ -62,17 +63,27 @@ def run(stage: Stage, one: Scenario, label: str = "") -> Outcome:
         stage.baseline()
         if one.prepare:
             one.prepare(stage)
+        began, waited = time.monotonic(), cpu_awaited()
         if one.load:
             _under_load(stage, one)
         else:
-            began = time.monotonic()
             one.act(stage)
             outcome.duration = time.monotonic() - began
+        outcome.pressure = (cpu_awaited() - waited) / (time.monotonic() - began)
     except PipelineError as error:
         outcome.red.append(str(error))
     finally:
         outcome.red += [f"left behind: {what}" for what in stage.clean()]
     return outcome
+
+
+def cpu_awaited() -> float:
+    """Seconds since the machine's start in which something waited for a core: it tells a starved run from a fault."""
+    try:
+        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:  # a kernel that does not say
+        return 0
+    return int(some.rpartition("=")[2]) / 1e6
 
 
 def _under_load(stage: Stage, one: Scenario) -> None:

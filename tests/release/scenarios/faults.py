@@ -383,3 +383,49 @@ def two_upgrades(stage: Stage) -> None:
     stage.check(all("another operation" in line or "already exists" in line for line in refused), f"{refused}")
     stage.check("STATUS: deployed" in stage.releaser.helm("status", RELEASE).stdout, "the release is not deployed")
     stage.note(f"{len(refused)} refused")
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+
+def on_a_small_volume(stage: Stage) -> None:
+    """Move the database's files to a file system that has 40 MiB to spare; the scenario's end moves them back."""
+    home = database_node(stage)
+    claim = stage.get("pvc", f"data-{DATABASE}-0")["spec"]["volumeName"]
+    path = stage.node_run(home, "sh", "-c", f"ls -d /mnt/{claim}*").strip()
+
+    def stopped(*commands: str) -> None:
+        stage.admin.kubectl("scale", "statefulset", DATABASE, "--replicas=0")
+        until(lambda: not stage.uid(f"{DATABASE}-0"), 90, "the end of PostgreSQL's pod")
+        for command in commands:
+            stage.node_run(home, "sh", "-ec", command)
+        stage.admin.kubectl("scale", "statefulset", DATABASE, "--replicas=1")
+        until(stage.answers_now, 120, "an answer from the database")
+
+    back = f"rm -rf {path}.kept; cp -a {path} {path}.kept; umount {path}"
+    back += f"; rm -rf {path}/pgdata; cp -a {path}.kept/pgdata {path}/; rm -rf {path}.kept"
+    stage.later("the database is on a small volume", lambda: stopped(back))
+    size = f"size=$(($(du -sm {path} | cut -f1) + 40))m"
+    stopped(
+        f"cp -a {path} {path}.kept; {size}; mount -t tmpfs -o size=$size,mode=0777 tmpfs {path}"
+        f"; cp -a {path}.kept/. {path}/; rm -rf {path}.kept"
+    )
+
+
+@scenario(Bound(failed=ANY, errors=0, gap=90, outage=90), prepare=on_a_small_volume)
+def disk_full(stage: Stage) -> None:
+    """The database's volume is full for 20 s and then freed: writes are refused, and it comes back by itself."""
+    fill = "dd if=/dev/zero of=/var/lib/postgresql/fill bs=64k 2>/dev/null; true"
+    stage.mark("full")
+    stage.admin.kubectl("exec", f"{DATABASE}-0", "--container=postgresql", "--", "bash", "-c", fill)
+    time.sleep(20)
+    # The pod may have no container to exec in.
+    claim = stage.get("pvc", f"data-{DATABASE}-0")["spec"]["volumeName"]
+    stage.node_run(database_node(stage), "sh", "-c", f"rm /mnt/{claim}*/fill")
+    stage.mark("freed")
+
+    def writes() -> bool:
+        return stage.send(stage.load, "first")
+
+    stage.note(f"writes again {until(writes, 90, 'a write'):.0f} s after the disk was freed")
+    time.sleep(3)

@@ -63,16 +63,15 @@ def schema_change_and_rollback(stage: Stage) -> None:
 
 @scenario(short=True)
 def scale_by_autoscaler(stage: Stage) -> None:
-    """The autoscaler takes two pods to four and back."""
-    least = "autoscaling.enabled=true,autoscaling.maxReplicas=4"
-    stage.mark("up to 4")
-    stage.upgrade("--set", f"{least},autoscaling.minReplicas=4")
-    until(lambda: len(stage.ready_pods()) == 4, 90, "four ready pods")
-    stage.mark("down to 2")
+    """The load is more than the autoscaler wants for two pods, then less than it wants for three."""
+    scaling = "autoscaling.enabled=true,autoscaling.minReplicas=2,autoscaling.maxReplicas=4"
+    stage.mark("70 %")
+    stage.upgrade("--set", f"{scaling},autoscaling.targetCPUUtilizationPercentage=70")
+    stage.note(f"four ready after {until(lambda: len(stage.ready_pods()) == 4, 120, 'four ready pods'):.0f} s")
+    stage.mark("2000 %")
     # At once, and not only after five calm minutes.
-    stage.upgrade(
-        "--set", f"{least},autoscaling.minReplicas=2,autoscaling.behavior.scaleDown.stabilizationWindowSeconds=0"
-    )
+    calm = "autoscaling.behavior.scaleDown.stabilizationWindowSeconds=0"
+    stage.upgrade("--set", f"{scaling},autoscaling.targetCPUUtilizationPercentage=2000,{calm}")
     until(lambda: len(stage.web_pods()) == 2, 150, "two pods again")
 
 
