@@ -1,0 +1,53 @@
+"""What Artifact Hub shows of a chart is what the chart is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.policy import containers, pods
+from tests.chart.render import CHARTS, ROOT, WITHOUT_CLUSTER, merged, render, values_of
+
+EVERYTHING = merged(values_of(ROOT / "tests/chart/everything.yaml"), WITHOUT_CLUSTER)
+VALUES = {"flaskapp": EVERYTHING, "postgresql": {"auth": {"existingSecret": "database"}}}
+KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
+REPOSITORY = "https://github.com/example/flaskapp"
+
+
+def annotations(chart: str) -> dict[str, Any]:
+    """Annotations by name without the prefix; the ones that hold YAML as what they hold."""
+    found = values_of(CHARTS / chart / "Chart.yaml")["annotations"]
+    assert all(name.startswith("artifacthub.io/") and isinstance(text, str) for name, text in found.items())
+    plain = {name.removeprefix("artifacthub.io/"): text for name, text in found.items()}
+    return plain | {name: yaml.safe_load(plain[name]) for name in ("images", "links", "changes")}
+
+
+@pytest.mark.parametrize("chart", VALUES)
+def test_annotations(chart: str) -> None:
+    found, metadata = annotations(chart), values_of(CHARTS / chart / "Chart.yaml")
+    assert found["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert found["prerelease"] == str("-" in metadata["version"]).lower()
+    assert "signKey" not in found
+    assert {change["kind"] for change in found["changes"]} <= KINDS
+    assert all(len(change["description"]) > 10 for change in found["changes"])
+    assert metadata["home"] == REPOSITORY
+    for link in found["links"]:
+        assert (ROOT / link["url"].removeprefix(f"{REPOSITORY}/blob/main/")).is_file(), link["url"]
+
+
+@pytest.mark.parametrize("chart", VALUES)
+def test_images_are_the_ones_that_are_rendered(chart: str) -> None:
+    specs = [spec for _, spec in pods(render(chart, VALUES[chart]))]
+    rendered = {container["image"] for spec in specs for container in containers(spec)}
+    own = {image for image in rendered if image.startswith("localhost/")}
+    assert {item["image"] for item in annotations(chart)["images"]} == rendered - own
+
+
+def test_the_changelog_and_the_way_to_upgrade_have_this_version() -> None:
+    version = values_of(CHARTS / "flaskapp/Chart.yaml")["version"]
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert re.search(rf"^## {re.escape(version)}$", (CHARTS / "UPGRADING.md").read_text(), re.MULTILINE)
