@@ -36,6 +36,9 @@ def main() -> int:
     except (ClusterError, PipelineError, ToolError) as error:
         print(f"tests.release: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        say("tests.release: interrupted; what was done is undone, but for what is said above; the release stays")
+        return 130
 
 
 def play(names: list[str], long: bool, times: int) -> int:

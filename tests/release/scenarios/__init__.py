@@ -10,6 +10,7 @@ from pipeline.config import PipelineError
 from tests.release.load import RATE, Load
 from tests.release.outcome import Bound, Outcome, plot
 from tests.release.stage import BUILD, Stage
+from tools import say
 
 Act = Callable[[Stage], None]
 
@@ -73,7 +74,10 @@ def run(stage: Stage, one: Scenario, label: str = "") -> Outcome:
     except PipelineError as error:
         outcome.red.append(str(error))
     finally:
-        outcome.red += [f"left behind: {what}" for what in stage.clean()]
+        left = [f"left behind: {what}" for what in stage.clean()]
+        outcome.red += left
+        for line in left:  # an interrupted run has no other place to say it
+            say(line)
     return outcome
 
 
