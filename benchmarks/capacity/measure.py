@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -34,9 +35,14 @@ class Used:
     memory: float
 
 
+def is_running(pod: dict[str, Any]) -> bool:
+    """Not one that drains after a rollout: it would be counted in place of its successor."""
+    return pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
 def used(cluster: Cluster) -> dict[str, Used]:
     pods = json.loads(cluster.kubectl("get", "pods", "--output=json").stdout)["items"]
-    wanted = {pod["metadata"]["name"]: pod for pod in pods if pod["status"]["phase"] == "Running"}
+    wanted = {pod["metadata"]["name"]: pod for pod in pods if is_running(pod)}
     found = {}
     for node in {pod["spec"]["nodeName"] for pod in wanted.values()}:
         summary = json.loads(

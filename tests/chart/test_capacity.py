@@ -1,0 +1,45 @@
+"""What one and two t4g.small nodes hold, by the requests of what is rendered."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.capacity import room
+from tests.chart.render import ROOT, Object, merged, render, values_of
+
+PLANS = {"one node": room.ONE_NODE, "two nodes": room.TWO_NODES}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_rollout_fits(name: str) -> None:
+    nodes, releases = PLANS[name]
+    parts = room.asked(releases)
+    assert {"web", "web, during a rollout", "database"} <= parts.keys()
+    assert room.left(nodes).holds(sum(parts.values(), room.Room()))
+
+
+def test_a_job_for_migrations_would_not_fit_on_one_node() -> None:
+    """The reason for `migrations.mode` in environments/t4g-small.yaml."""
+    objects = one_node({"migrations": {"mode": "job"}})
+    needed = sum(room.rollout(objects).values(), room.Room())
+    assert not room.left(1).holds(needed)
+    assert needed.pods == room.left(1).pods + 1
+
+
+def one_node(*layers: dict[str, object]) -> list[Object]:
+    passwords = {"postgresql": {"auth": {"existingSecret": "a"}}}
+    return render("flaskapp", merged(values_of(ROOT / "environments/t4g-small.yaml"), passwords, *layers))
+
+
+@pytest.mark.parametrize("layer", [{"replicas": 2}, {"resources": {"requests": {"memory": "300Mi"}}}])
+def test_more_is_seen(layer: dict[str, object]) -> None:
+    assert not room.left(1).holds(sum(room.rollout(one_node(layer)).values(), room.Room()))
+
+
+def test_the_document_has_the_tables() -> None:
+    text = (ROOT / "docs/capacity-t4g-small.md").read_text()
+    for nodes, releases in PLANS.values():
+        table = "\n".join(room.table(nodes, room.asked(releases)))
+        assert table in text, "run `python -m benchmarks capacity`, and put its tables into docs/capacity-t4g-small.md"
+    for item in room.NODE["system"] + room.NODE["beyond_one_node"]:
+        assert item["source"] in text
