@@ -91,6 +91,7 @@ class Stage:
 
     def make(self) -> None:
         """Bring the images to the nodes, and the release to a namespace that enforces Pod Security `restricted`."""
+        self._give_nodes_the_cores()
         built = image.build_image(ROOT, name="flaskapp")
         database = image.postgres_archive()
         archives = {built.reference: built.archive} | ({POSTGRES: database} if database else {})
@@ -107,6 +108,15 @@ class Stage:
             self.fresh()
         else:  # of an earlier run
             self.token = self.secret("admin-token")["API_ADMIN_TOKEN"]
+
+    def _give_nodes_the_cores(self) -> None:
+        """Let the pods go before whatever else runs here: a node has its cores for itself."""
+        for node in self.instance.nodes:
+            group = self.instance.cgroup(node)
+            for file, value in ((f"cpu/{group}/cpu.shares", "16384"), (f"{group}/cpu.weight", "5000")):
+                path = Path("/sys/fs/cgroup") / file
+                if path.exists():
+                    path.write_text(value)
 
     def fresh(self) -> None:
         """A namespace with nothing but the release."""
