@@ -48,6 +48,8 @@ echo "restore: $dump of $source into $target"
 kubectl exec "$reader" -- cat "$dump" |
   kubectl exec --stdin "$database" --container=postgresql -- \
     pg_restore --username=postgres --dbname="$name" --role="$owner" --no-owner --exit-on-error
+kubectl exec "$reader" -- test -e "${dump%.dump}.tables" ||
+  { echo "restore: done, but not compared: this backup has no sums beside it" >&2; exit 1; }
 diff <(kubectl exec "$reader" -- cat "${dump%.dump}.tables") \
   <(kubectl exec --stdin "$database" --container=postgresql -- \
     psql --no-psqlrc --quiet --tuples-only --no-align --username=postgres --dbname="$name" <"$charts/flaskapp/files/tables.sql") ||

@@ -14,7 +14,10 @@ for ((second = 0; ; second += 5)); do
 done
 
 name=$BACKUPS/$(date --utc +%Y-%m-%dT%H-%M-%SZ)
-rm -f "$BACKUPS"/*.unverified "$BACKUPS"/*.tables
+rm -f "$BACKUPS"/*.unverified
+for tables in "$BACKUPS"/*.tables; do # those of a dump that did not count
+  [[ -e ${tables%.tables}.dump ]] || rm -f "$tables"
+done
 
 # One session holds the instant open for the dump and for the sums.
 coproc SESSION { exec psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1; }

@@ -31,4 +31,4 @@ echo "backup: $name.dump restored and compared, $(wc --lines <"$name.tables") ta
 
 # Only now may an older one go.
 # shellcheck disable=SC2012 # the names are dates
-ls -r "$BACKUPS"/*.dump | tail --lines=+$((KEEP + 1)) | xargs --no-run-if-empty rm --verbose
+ls -r "$BACKUPS"/*.dump | tail --lines=+$((KEEP + 1)) | while read -r old; do rm --verbose --force "$old" "${old%.dump}.tables"; done
