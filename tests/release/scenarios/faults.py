@@ -24,9 +24,9 @@ from tests.release.stage import DATABASE, RELEASE, Background, Stage, until
 
 # A request in flight when its pod dies is lost to the client, and so is the pod's share of what is sent until its
 # endpoint is gone: of 40 requests a second and two pods, 20 a second.
-POD_LOST = Bound(failed=60, errors=60, gap=2, outage=4, slowest=10)
+POD_LOST = Bound(failed=60, errors=60, gap=2, outage=4, slowest=11)
 # A node counts as lost 50 s after its last sign of life; then its endpoints leave the Service.
-NODE_LOST = Bound(failed=ANY, errors=ANY, gap=2, outage=65, slowest=10)
+NODE_LOST = Bound(failed=ANY, errors=ANY, gap=2, outage=65, slowest=11)
 DATABASE_AWAY = Bound(failed=ANY, errors=0, gap=45, outage=45)
 CUT = 10.0  # seconds that the database is cut off
 END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('flaskapp', 'flaskapp_2')"
@@ -122,7 +122,7 @@ def node_killed(stage: Stage) -> None:
     until(lambda: len(stage.ready_pods()) == 2, 120, "two ready pods")
 
 
-@scenario(Bound(failed=ANY, errors=ANY, gap=120, outage=120, slowest=10), without_node=database_node)
+@scenario(Bound(failed=ANY, errors=ANY, gap=120, outage=120, slowest=11), without_node=database_node)
 def database_node_killed(stage: Stage) -> None:
     """kill -9 of the node with PostgreSQL, started again after 10 s: its volume is there and nowhere else."""
     node = database_node(stage)
@@ -148,7 +148,7 @@ def node_partitioned(stage: Stage) -> None:
     until(lambda: len(stage.ready_pods()) == 2, 120, "two ready pods")
 
 
-@scenario(Bound(failed=ANY, errors=ANY, gap=60, outage=60, slowest=10), without_node=database_node)
+@scenario(Bound(failed=ANY, errors=ANY, gap=60, outage=60, slowest=11), without_node=database_node)
 def database_node_partitioned(stage: Stage) -> None:
     """The node with PostgreSQL is off the network for 20 s; clients enter by the other one."""
     node = database_node(stage)

@@ -134,9 +134,9 @@ def earlier_charts() -> list[tuple[str, str]]:
         return [(tag.removeprefix("v"), tag) for tag in tags]
     this = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     for commit in git("log", "--format=%H", "--", "charts/flaskapp/Chart.yaml").decode().split():
-        version = yaml.safe_load(git("show", f"{commit}:charts/flaskapp/Chart.yaml"))["version"]
-        if version != this:
-            return [(str(version), commit)]
+        before = git("show", f"{commit}^:charts/flaskapp/Chart.yaml")
+        if (version := yaml.safe_load(before)["version"]) != this:
+            return [(str(version), f"{commit}^")]
     raise PipelineError("there is no chart of another version in the repository's history")
 
 
