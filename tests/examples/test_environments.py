@@ -124,12 +124,14 @@ def test_its_data_moves_to_productions_server(shop: Shop) -> None:
 @pytest.mark.skipif(not os.environ.get("LONG"), reason="LONG=1: the kubelet brings a Secret in a minute or more")
 def test_the_new_servers_password_changes(shop: Shop) -> None:
     values = ["--values", str(ROOT / "charts/postgresql-values.yaml"), "--set", "auth.password=another"]
-    verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = 'flaskapp'"
-    before = shop.psql("postgresql-0", verifier)
     shop.cluster.helm("upgrade", "postgresql", str(ROOT / "charts/postgresql"), *values, "--wait", "--timeout=3m")
-    wait(lambda: shop.psql("postgresql-0", verifier) != before, 180, "the server's new password")
+    wait(lambda: "flaskapp_2" in shop.psql("postgresql-0", "SELECT rolname FROM pg_roles"), 180, "the new login")
+    # The end of the one before, which would come later.
+    shop.psql("postgresql-0", "ALTER ROLE flaskapp VALID UNTIL '-infinity'")
     shop.psql("postgresql-0", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'flaskapp'")
-    wait(lambda: shop.post("1.2.0") == 201, 180, "the application's new password")
+    wait(lambda: shop.post("1.2.0") == 201, 180, "the application's new login")
+    serving = shop.psql("postgresql-0", "SELECT DISTINCT usename FROM pg_stat_activity WHERE usename LIKE 'flaskapp%'")
+    assert serving == "flaskapp_2\n"
 
 
 def test_one_node_holds_t4g_small_and_its_rollout(releaser: Releaser, admin: Releaser, images: dict[str, str]) -> None:
