@@ -359,6 +359,23 @@ def test_slow_clients_hold_neither_thread_nor_connection_for_long(shared: tuple[
             sock.close()
 
 
+@pytest.mark.parametrize("number", [10, 100])
+def test_silent_connections_keep_nobody_waiting(shared: tuple[Server, Database], number: int) -> None:
+    """More than there are threads, and more than a worker takes: pools and browsers connect before they ask."""
+    server, _ = shared
+    address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    silent = [socket.create_connection(address) for _ in range(number)]
+    try:
+        for _ in range(20):
+            assert requests.get(f"{server.url}/livez", timeout=1, headers={"Connection": "close"}).status_code == 200
+        silent[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # the youngest still has its place
+        silent[-1].settimeout(2)
+        assert silent[-1].recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        for one in silent:
+            one.close()
+
+
 def test_acknowledged_rows_survive_kill_9(serve: Callable[..., Server], own_database: Database) -> None:
     server = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN})
     server.wait()
