@@ -6,6 +6,7 @@ The cluster is the instance named by INSTANCE (`releases` where none is): `pytho
 
 import argparse
 import os
+import signal
 import sys
 
 from localcluster import ClusterError, cluster
@@ -29,6 +30,8 @@ def main() -> int:
     if chosen.list:
         print("\n".join(f"{one.name:32} {one.says} [{one.bound}]" for one in scenarios.ALL.values()))
         return 0
+    # A shell's background job ignores SIGINT, and an interrupted scenario has things to undo.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if chosen.mutations:
             return mutate(chosen.scenario)
