@@ -3,7 +3,6 @@
 While the database is away every answer is a 503 with Retry-After within 3 s, and no web pod restarts.
 """
 
-import base64
 import os
 import re
 import subprocess
@@ -17,7 +16,6 @@ from typing import Any
 
 import psycopg2
 
-from localcluster import packages
 from tests.release.outcome import ANY, Bound
 from tests.release.scenarios import scenario
 from tests.release.stage import DATABASE, RELEASE, Background, Stage, until
@@ -451,33 +449,3 @@ def disk_full(stage: Stage) -> None:
 
     stage.note(f"writes again {until(writes, 90, 'a write'):.0f} s after the disk was freed")
     time.sleep(3)
-
-
-# --- the clock -------------------------------------------------------------------------------------------------------
-
-FAKETIME = "libfaketimeMT.so.1"
-
-
-@scenario()
-def clock_skew(stage: Stage) -> None:
-    """The application's clocks are set an hour ahead, a pod after the other: it counts by the database's."""
-    packages.ensure({"faketime": "faketime"})
-    [library] = Path("/usr/lib").glob(f"*/faketime/{FAKETIME}")
-    content = base64.b64encode(library.read_bytes()).decode()
-    configmap = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "faketime"}}
-    values = {
-        "extraObjects": [configmap | {"binaryData": {FAKETIME: content}}],
-        "volumes": [{"name": "faketime", "configMap": {"name": "faketime"}}],
-        "volumeMounts": [{"name": "faketime", "mountPath": "/faketime"}],
-        "env": {"LD_PRELOAD": f"/faketime/{FAKETIME}", "FAKETIME": "+1h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"},
-    }
-    stage.mark("helm upgrade")
-    stage.upgrade("--values", str(stage.values_file(values)))
-    pod = stage.ready_pods()[0]["metadata"]["name"]
-    clock = ["exec", pod, "--container=app", "--", "python", "-c", "import time; print(time.time())"]
-    ahead = float(stage.admin.kubectl(*clock).stdout) - time.time()
-    stage.check(3500 < ahead < 3700, f"the pod's clock is {ahead:.0f} s ahead")
-    stage.mark("an hour ahead")
-    time.sleep(5)
-    written = stage.sql("SELECT max(started_at) < now() FROM deployments")
-    stage.check(written == "t", "rows were written with the pod's time")
