@@ -183,6 +183,8 @@ class Stage:
 
     def baseline(self) -> None:
         """The release as scenarios expect it; what nobody changed is not rolled."""
+        if "another operation" in self.upgrade(check=False).stderr:  # an interrupted run's
+            self.releaser.helm("rollback", RELEASE, "--wait", "--timeout=3m")
         self.upgrade()
         until(lambda: len(self.ready_pods()) == 2 == len(self.web_pods()), 120, "two ready pods and no other")
 

@@ -62,7 +62,7 @@ def login(stage: Stage) -> tuple[str, str]:
     return secret["username"], secret["password"]
 
 
-@scenario(times=5)
+@scenario()
 def password_by_secret(stage: Stage) -> None:
     """The Secret gets the other login with another password, and helm does nothing: no pod is rolled."""
     log_every_statement(stage)
@@ -91,7 +91,7 @@ def password_quickly(stage: Stage) -> None:
     times(stage, old, login(stage), after=0)
 
 
-@scenario(times=5)
+@scenario(times=2)
 def password_by_helm(stage: Stage) -> None:
     """helm upgrade with another password."""
     log_every_statement(stage)
@@ -117,7 +117,7 @@ def with_variables(stage: Stage) -> None:
     stage.upgrade("--values", str(stage.values_file(VARIABLES)))
 
 
-@scenario(times=5, prepare=with_variables)
+@scenario(times=2, prepare=with_variables)
 def password_by_rollout(stage: Stage) -> None:
     """helm upgrade with another password, of an image that has it as a variable: the pods are rolled."""
     log_every_statement(stage)
