@@ -327,6 +327,7 @@ def dns_away(stage: Stage) -> None:
 @scenario()
 def metrics_server_away(stage: Stage) -> None:
     """No metrics-server for 40 s under an autoscaler: it changes nothing."""
+    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade("--force-conflicts"))
     stage.upgrade("--set", "autoscaling.enabled=true")
     with steady(stage):
         without(stage, "metrics-server", 40)

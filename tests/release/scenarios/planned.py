@@ -65,8 +65,10 @@ def schema_change_and_rollback(stage: Stage) -> None:
 def scale_by_autoscaler(stage: Stage) -> None:
     """The load is more than the autoscaler wants for two pods, then less than it wants for three."""
     scaling = "autoscaling.enabled=true,autoscaling.minReplicas=2,autoscaling.maxReplicas=4"
-    stage.mark("70 %")
-    stage.upgrade("--set", f"{scaling},autoscaling.targetCPUUtilizationPercentage=70")
+    # The number is the autoscaler's from now on; to take it back is to override its owner.
+    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade("--force-conflicts"))
+    stage.mark("20 %")
+    stage.upgrade("--set", f"{scaling},autoscaling.targetCPUUtilizationPercentage=20")
     stage.note(f"four ready after {until(lambda: len(stage.ready_pods()) == 4, 120, 'four ready pods'):.0f} s")
     stage.mark("2000 %")
     # At once, and not only after five calm minutes.
