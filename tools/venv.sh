@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Print the directory of a virtual environment that holds requirements-dev.lock, after making it where there is none.
-# It lies in the user's cache, keyed by the lock and the Python; pip checks every hash.
+# It lies in the user's cache, keyed by the lock and the Python; pip checks every hash. The lock is complete, and without
+# --no-deps pip would look for newer versions of what has extras.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -30,7 +31,7 @@ if [ ! -e "$venv/complete" ]; then
     echo "tools/venv.sh: this Python can't make virtual environments; run: apt-get install python3-venv" >&2
     exit 1
   fi
-  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock > "$venv.log" 2>&1; then
+  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock > "$venv.log" 2>&1; then
     tail -5 "$venv.log" >&2
     exit 1
   fi

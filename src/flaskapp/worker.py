@@ -1,11 +1,13 @@
 """gunicorn's thread worker, whose own refusals of malformed requests are problem details like all others; its log."""
 
+import contextlib
 import json
 import logging
 import selectors
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +28,8 @@ STATUSES: dict[type[Exception], int] = {
     errors.LimitRequestHeaders: 431,
     errors.UnsupportedTransferCoding: 501,
 }
+SILENT = 500  # connections that have not said anything yet; a process may have 1,024 files on many systems
+LINGER = 2.0  # seconds in which a client may read an answer after which the connection ends
 OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 
@@ -35,25 +39,63 @@ class Log(glogging.Logger):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    def enqueue_req(self, conn: Any) -> None:
-        """Give a thread to a connection that has said something; leave any other to the poller.
+    """gunicorn's, but for connections that say nothing: they hold neither a thread nor the place of another one.
 
-        gunicorn lets a thread wait 5 s for the first byte, so a few connections that were opened in advance (browsers,
-        HTTP clients with pools, load balancers) would keep everyone else waiting, the kubelet's probes included.
-        """
-        if self.nr_conns >= self.worker_connections and self.pending_conns:
-            self._close(self.pending_conns.popleft())
+    Browsers, HTTP clients with pools and load balancers open connections in advance and keep them. gunicorn lets a
+    thread wait 5 s for the first byte, and accepts nobody while `worker_connections` are open, idle or not.
+    """
+
+    @property
+    def worker_connections(self) -> int:
+        """How many may be open: those that something is done for, and the idle ones."""
+        return int(self.cfg.worker_connections) + len(self.pending_conns) + len(self.keepalived_conns)
+
+    @worker_connections.setter
+    def worker_connections(self, _: int) -> None:
+        """gunicorn sets it once, to what `cfg` says."""
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Give a thread to a connection that has said something; leave any other to the poller."""
         if conn.initialized or conn.data_ready or readable(conn.sock):
             conn.data_ready = True
             super().enqueue_req(conn)
             return
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + self.cfg.keepalive
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        if len(self.pending_conns) >= SILENT:
+            # The longest silent one, and not one that has spoken since the poller looked.
+            for one in [one for one in self.pending_conns if not readable(one.sock)][:1]:
+                self._end(one)
+        self._wait(conn, self.cfg.keepalive, self.on_pending_socket_readable)
 
-    def _close(self, conn: Any) -> None:
-        """End the one that has been silent for longest: others want its place."""
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Let the poller see when the client has read an answer that was its last.
+
+        gunicorn waits for that in the loop that accepts and dispatches, up to 2 s for each.
+        """
+        if fs.cancelled() or fs.exception() or fs.result() is not False:
+            super().finish_request(conn, fs)
+            return
+        with contextlib.suppress(OSError):  # it has gone already, which the poller will say
+            conn.sock.shutdown(socket.SHUT_WR)
+        self._wait(conn, LINGER, self._drain)
+
+    def _drain(self, conn: Any, sock: socket.socket) -> None:
+        """Drop what a client still sends; unread, it would have the kernel drop the answer's end."""
+        try:
+            if sock.recv(65536):
+                return
+        except OSError:
+            logger.debug("reset by the client")
+        self._end(conn)
+
+    def _wait(self, conn: Any, seconds: float, then: Callable[[Any, socket.socket], None]) -> None:
+        """Have the poller call when there is something to read, and `murder_pending` end it where there is nothing."""
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + seconds
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(then, conn))
+
+    def _end(self, conn: Any) -> None:
+        self.pending_conns.remove(conn)
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()

@@ -39,8 +39,8 @@ def checkov_program() -> Path:
         if not (folder / "complete").exists():
             tools.say("installing checkov from tools/checkov/requirements.lock: about a minute the first time")
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-            subprocess.run([*pip, "--requirement", CHECKOV_LOCK], check=True)
+            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--require-hashes", "--requirement", CHECKOV_LOCK], check=True)
             (folder / "complete").touch()
     return folder / "bin/checkov"
 

@@ -89,6 +89,9 @@ def test_alerta(example: Example) -> None:
         return example.ask("POST", "/alert", json=alert, headers=bearer).status_code
 
     assert example.ask("GET", "/alerts").status_code == 401
+    # It connects when it is loaded, and waited until it could.
+    [pod] = get(example.cluster, "pods", selector=example.labels)
+    assert [status["restartCount"] for status in pod["status"]["containerStatuses"]] == [0]
     assert report("Production") == 201
     assert report("Staging") == 403
     example.change(r"config.ALLOWED_ENVIRONMENTS=Production\,Development\,Staging")

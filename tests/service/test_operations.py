@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -359,7 +359,7 @@ def test_slow_clients_hold_neither_thread_nor_connection_for_long(shared: tuple[
             sock.close()
 
 
-@pytest.mark.parametrize("number", [10, 100])
+@pytest.mark.parametrize("number", [10, 700])
 def test_silent_connections_keep_nobody_waiting(shared: tuple[Server, Database], number: int) -> None:
     """More than there are threads, and more than a worker takes: pools and browsers connect before they ask."""
     server, _ = shared
@@ -374,6 +374,31 @@ def test_silent_connections_keep_nobody_waiting(shared: tuple[Server, Database],
     finally:
         for one in silent:
             one.close()
+
+
+@pytest.mark.parametrize("number", [62, 100])
+def test_kept_connections_keep_nobody_waiting(shared: tuple[Server, Database], number: int) -> None:
+    """As many as a worker works on, and more: a load balancer keeps as many as it once needed."""
+    server, _ = shared
+    with ExitStack() as stack:
+        for _ in range(number):
+            session = stack.enter_context(requests.Session())
+            assert session.get(f"{server.url}/api/v1/services", timeout=1).status_code == 200
+        first, second = (stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(2))
+        time.sleep(0.2)
+        for one in (first, second):  # neither has taken the other's place
+            one.settimeout(2)
+            one.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_who_does_not_hang_up_keeps_nobody_waiting(shared: tuple[Server, Database]) -> None:
+    server, _ = shared
+    with ExitStack() as stack:
+        for _ in range(5):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=2))
+            one.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_acknowledged_rows_survive_kill_9(serve: Callable[..., Server], own_database: Database) -> None:
