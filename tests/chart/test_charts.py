@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.chart.kubernetes_schemas import NEWEST, OLDEST, kubeconform
+from tests.chart.policy import pods
 from tests.chart.render import (
     CHARTS,
     ENVIRONMENTS,
@@ -98,6 +99,23 @@ def test_the_cluster_in_the_docs_is_the_one_that_the_environment_names() -> None
     assert database["caSecret"] == f"{name}-ca"
     initdb = cluster["spec"]["bootstrap"]["initdb"]
     assert (database["name"], database["username"]) == (initdb["database"], initdb["owner"])
+
+
+def test_the_values_in_the_docs_for_rds_by_iam() -> None:
+    document = (ROOT / "docs/postgresql.md").read_text()
+    values = yaml.safe_load(document[document.index("# production-rds by IAM") :].partition("```")[0])
+    objects = render("flaskapp", merged(RELEASE_VALUES["production-rds"], values))
+    assert kubeconform(yaml.safe_dump_all(objects), NEWEST).returncode == 0
+    web = one(objects, "Deployment")["spec"]["template"]["spec"]
+    [migration] = [spec for name, spec in pods(objects) if "-migrate-" in name]
+    mine, owners = (
+        {item["name"]: item.get("value") for item in spec["containers"][0]["env"]} for spec in (web, migration)
+    )
+    assert not {name for name in mine if "PASSWORD" in name or name == "DB_AUTH"}
+    assert "flaskapp-database" not in str(web["volumes"])
+    assert one(objects, "ConfigMap", "-flaskapp")["data"]["DB_AUTH"] == "rds-iam"
+    assert (owners["DB_AUTH"], owners["DB_USERNAME"]) == ("password", "flaskapp_owner")
+    assert owners["DB_PASSWORD_FILE"] == "/run/secrets/database/password"
 
 
 @pytest.mark.parametrize("name", RELEASE_VALUES)

@@ -50,7 +50,7 @@ Arguments: root, account.
 {{- if .root.Values.database.caSecret }}
 {{- $list = append $list (dict "name" "LOGIN_SSLROOTCERT" "value" "/run/secrets/database-ca/ca.crt") }}
 {{- end }}
-{{- if not (include "flaskapp.databaseFiles" .root) }}
+{{- if not (include "flaskapp.databaseFiles" .) }}
 {{- with $account.usernameKey }}
 {{- $user = dict "name" "LOGIN_USER" "valueFrom" (dict "secretKeyRef" (dict "name" $account.secret "key" .)) }}
 {{- end }}

@@ -3,6 +3,10 @@
 {{/* Environment: what the chart sets, then what the values add; a name in the values wins. */}}
 {{- define "flaskapp.env" -}}
 {{- $values := .root.Values }}
+{{- $env := $values.env }}
+{{- if eq .account "owner" }}
+{{- $env = mergeOverwrite (dict) $env $values.database.owner.env }}
+{{- end }}
 {{- $own := list
   (dict "name" "PORT" "value" (toString $values.port))
   (dict "name" "WEB_CONCURRENCY" "value" (toString $values.workers))
@@ -15,11 +19,11 @@
 {{- $own = concat $own (include "flaskapp.databaseEnv" . | fromJsonArray) }}
 {{- end }}
 {{- range $own }}
-{{- if not (hasKey $values.env .name) }}
+{{- if not (hasKey $env .name) }}
 - {{ toJson . }}
 {{- end }}
 {{- end }}
-{{- range $name, $value := $values.env }}
+{{- range $name, $value := $env }}
 {{- if kindIs "map" $value }}
 - {{ merge (dict "name" $name) $value | toJson }}
 {{- else if not (kindIs "invalid" $value) }}
@@ -99,15 +103,19 @@ securityContext: {{- toYaml $root.Values.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
 {{- end }}
 
+{{/* "true" where an account's credentials are files. Arguments: root, account. */}}
 {{- define "flaskapp.databaseFiles" -}}
-{{- if and .Values.database.enabled .Values.database.env.files (or .Values.database.env.username .Values.database.env.password) }}true{{ end }}
+{{- $names := .root.Values.database.env }}
+{{- $account := get (include "flaskapp.database" .root | fromJson) .account }}
+{{- $read := or (and $names.username $account.usernameKey) (and $names.password $account.passwordKey) }}
+{{- if and .root.Values.database.enabled $names.files $read }}true{{ end }}
 {{- end }}
 
 {{/* Arguments: root, account. */}}
 {{- define "flaskapp.volumeMounts" -}}
 {{- $values := .root.Values -}}
 - {name: tmp, mountPath: /tmp}
-{{- if include "flaskapp.databaseFiles" .root }}
+{{- if include "flaskapp.databaseFiles" . }}
 - {name: database-{{ .account }}, mountPath: /run/secrets/database, readOnly: true}
 {{- end }}
 {{- if and $values.database.enabled $values.database.caSecret }}
@@ -125,10 +133,11 @@ volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
 {{- define "flaskapp.volumes" -}}
 {{- $values := .root.Values -}}
 - {name: tmp, emptyDir: {}}
-{{- if include "flaskapp.databaseFiles" .root }}
+{{- $root := .root }}
 {{- $database := include "flaskapp.database" .root | fromJson }}
 {{- range .accounts }}
 {{- $account := get $database . }}
+{{- if include "flaskapp.databaseFiles" (dict "root" $root "account" .) }}
 - name: database-{{ . }}
   secret:
     secretName: {{ $account.secret }}

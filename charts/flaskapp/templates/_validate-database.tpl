@@ -12,7 +12,11 @@
 {{- fail "backup.enabled: true, and database.enabled is false; there is nothing to back up" }}
 {{- end }}
 {{- else }}
+{{- $facts := include "flaskapp.database" . | fromJson }}
 {{- with $values.backup }}
+{{- if and .enabled (not $facts.owner.passwordKey) }}
+{{- fail "backup.enabled: true, and pg_dump has no password; name its key in database.owner.secretKeys.password, or database.secretKeys.password without an owner" }}
+{{- end }}
 {{- if and .enabled (not .persistence.enabled) (not .s3.uri) }}
 {{- fail "backup.persistence.enabled: false, and backup.s3.uri is empty, so the dumps would be kept nowhere; set one of them" }}
 {{- end }}
@@ -24,8 +28,11 @@
 {{- if not $database.host }}
 {{- fail "database.host: empty, and postgresql.enabled is false; name the server, or set database.enabled to false for an application without one" }}
 {{- end }}
-{{- if not (or $database.existingSecret $database.externalSecret) }}
+{{- range list $facts.app $facts.owner }}
+{{- $read := or .usernameKey (and .passwordKey $database.env.password) (and .urlKey $database.env.url) }}
+{{- if and $read (not .secret) }}
 {{- fail "database.existingSecret: empty; name the Secret with the credentials of the external database, or fetch one by database.externalSecret" }}
+{{- end }}
 {{- end }}
 {{- if and $database.existingSecret $database.externalSecret }}
 {{- fail "database.existingSecret: set, and database.externalSecret makes a Secret too; keep one" }}
@@ -43,7 +50,6 @@
 {{- if and $values.networkPolicy.enabled (not $values.postgresql.enabled) (not $values.networkPolicy.databaseTo) }}
 {{- fail "networkPolicy.databaseTo: empty, so the external database could not be reached; name its addresses, such as [{ipBlock: {cidr: 10.0.0.0/16}}]" }}
 {{- end }}
-{{- $facts := include "flaskapp.database" . | fromJson }}
 {{- $pods := ternary $values.autoscaling.maxReplicas $values.replicas $values.autoscaling.enabled | int }}
 {{- $surge := toString $values.rollout.maxSurge }}
 {{- if hasSuffix "%" $surge }}
