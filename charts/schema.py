@@ -3,7 +3,8 @@
     python charts/schema.py            # writes
     python charts/schema.py --check    # fails when a schema is not what it would write
 
-What a default cannot say (limits, choices, which objects are open) is in the chart's schema.yaml, by path.
+What a default cannot say (limits, choices, which objects are open) is in the chart's schema.yaml, by path. Names in the
+chart's files/renamed.yaml are let through, so that templates/validate.yaml can say the new one.
 """
 
 from __future__ import annotations
@@ -54,12 +55,23 @@ def describe(node: yaml.Node, path: str, lines: list[str], rules: dict[str, Sche
     return base | rule | {"default": yaml.safe_load(yaml.serialize(node))}
 
 
+def allow(node: Schema, path: list[str], new: str) -> None:
+    """Let an old name through, whatever its value."""
+    for key in path[:-1]:
+        node = node["properties"][key]
+    assert path[-1] not in node["properties"], f"{path} is a value"
+    node["properties"][path[-1]] = {"description": f"Called {new}.", "deprecated": True}
+
+
 def schema(chart: Path) -> str:
     text = (chart / "values.yaml").read_text()
     node = yaml.compose(text)
     assert node is not None
     rules = yaml.safe_load((chart / "schema.yaml").read_text())
     body = describe(node, "", text.splitlines(), rules)
+    renamed = chart / "files/renamed.yaml"
+    for old, new in yaml.safe_load(renamed.read_text()).items() if renamed.exists() else ():
+        allow(body, old.split("."), new)
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": f"Values of the {chart.name} chart"}
     return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
 

@@ -67,7 +67,8 @@ def strategy(schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
     kinds = schema.get("type", "object")
     kind = kinds[0] if isinstance(kinds, list) else kinds
     if "properties" in schema:
-        keys = {key: f"{path}.{key}".lstrip(".") for key in schema["properties"]}
+        current = [key for key, inner in schema["properties"].items() if not inner.get("deprecated")]
+        keys = {key: f"{path}.{key}".lstrip(".") for key in current}
         inner = {key: strategy(schema["properties"][key], at) for key, at in keys.items() if at not in LEFT_OUT}
         return st.fixed_dictionaries({}, optional=inner)
     if kind == "boolean":
