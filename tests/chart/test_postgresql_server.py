@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +15,7 @@ import pytest
 
 from localcluster.pki import Authority
 from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs
-from tests.chart.render import CHARTS, merged, one, render, values_of
+from tests.chart.render import CHARTS, ROOT, merged, one, render, values_of
 
 pytestmark = pytest.mark.skipif(not can_run(), reason="needs root for a mount namespace")
 
@@ -28,6 +30,12 @@ def make_pod(folder: Path, tls: str = "", programs: tuple[Path, str] = EMBEDDED,
     containers = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     env = {item["name"]: {pair["name"]: pair["value"] for pair in item["env"]} for item in containers}
     return Pod(folder, one(objects, "ConfigMap")["data"], env, programs)
+
+
+def make_older_data(pod: Pod) -> None:
+    """An older major version has no built-in locale, so its data is made here; start.sh then takes what is there."""
+    made = pod.command({}, "initdb", "--pgdata=/var/lib/postgresql/pgdata", "--username=postgres", "--locale=C.UTF-8")
+    subprocess.run(made, check=True, capture_output=True, **pod.options())
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +187,51 @@ def test_data_it_cannot_serve_is_refused_and_untouched(tmp_path: Path, path: str
     assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == [file]
 
 
+def test_another_major_version_by_dump_and_restore(tmp_path: Path) -> None:
+    """docs/postgresql.md, "Move to another major version": rows of a real older server, refused, then restored."""
+    text = (ROOT / "docs/backup.md").read_text()
+    [restore] = re.findall(r"postgresql -- \\\n +(pg_restore .*--clean.*) < TIME.dump", text)
+    sums = (CHARTS / "flaskapp/files/tables.sql").read_bytes()
+
+    def inside(pod: Pod, *command: str, stdin: bytes = b"") -> bytes:
+        argv = pod.command({"PGHOST": "/var/run/postgresql"}, *command)
+        return subprocess.run(argv, input=stdin, check=True, stdout=subprocess.PIPE, **pod.options()).stdout
+
+    def started(pod: Pod, count: int) -> Pod:
+        pod.start("postgresql")
+        pod.start("roles")
+        pod.wait_for_log("roles", READY, count)
+        return pod
+
+    psql = ("psql", "-XAtqU", "postgres", "flaskapp")
+    older = make_pod(tmp_path, programs=debian_programs())
+    make_older_data(older)
+    older.set_passwords(password=AWKWARD, owner_password="owner")
+    newer = make_pod(tmp_path)
+    try:
+        started(older, 1)
+        assert older.psql("flaskapp_owner", "owner", "CREATE TABLE item (name text)").returncode == 0
+        assert older.psql("flaskapp", AWKWARD, "INSERT INTO item SELECT generate_series(1, 500)").returncode == 0
+        before = inside(older, *psql, stdin=sums)
+        dump = inside(older, "pg_dump", "--username=postgres", "--format=custom", "flaskapp")
+        older.stop()
+        assert newer.start("postgresql").wait(30) == 1
+        assert "the image is 18: set image.tag back to" in newer.log("postgresql")
+        newer.processes.clear()
+        started(older, 2)
+        assert inside(older, *psql, stdin=sums) == before
+        older.stop()
+        shutil.rmtree(tmp_path / "data/pgdata")
+        started(newer, 3)
+        inside(newer, *restore.split(), stdin=dump)
+        assert inside(newer, *psql, stdin=sums) == before
+        assert b"public.item|500|" in before
+        assert newer.psql("flaskapp", AWKWARD, "INSERT INTO item VALUES ('new')").returncode == 0
+    finally:
+        older.stop()
+        newer.stop()
+
+
 def test_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
     pod = make_pod(tmp_path)
     half = tmp_path / "data" / "pgdata.new"
@@ -196,9 +249,7 @@ def test_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
 def test_tls(tmp_path: Path) -> None:
     """verify-full for the server's name, no plaintext, nothing before TLS 1.3, and a renewed certificate at once."""
     pod = make_pod(tmp_path / "pod", tls="certificate", programs=debian_programs())
-    # An older major version has no built-in locale, so its data is made here; start.sh then takes what is there.
-    made = pod.command({}, "initdb", "--pgdata=/var/lib/postgresql/pgdata", "--username=postgres", "--locale=C.UTF-8")
-    subprocess.run(made, check=True, capture_output=True, **pod.options())
+    make_older_data(pod)
     server = {}
     for name in ("first", "second"):
         authority = Authority(tmp_path / name, name)
