@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from tests.chart import crds
 from tests.chart.render import ROOT
 
-OLDEST, NEWEST = "1.30.0", "1.37.0"
+OLDEST, *BETWEEN, NEWEST = [f"1.{minor}.0" for minor in range(30, 38)]
 PACKAGED = Path(next(iter(find_spec("kubernetes_validate").submodule_search_locations)))  # type: ignore[union-attr, arg-type]
 
 

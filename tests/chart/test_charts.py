@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.kubernetes_schemas import NEWEST, OLDEST, kubeconform
+from tests.chart.kubernetes_schemas import BETWEEN, NEWEST, OLDEST, kubeconform
 from tests.chart.policy import pods
 from tests.chart.render import (
     CHARTS,
@@ -40,11 +41,19 @@ def output(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("chart", ["flaskapp", "postgresql"])
-def test_unit_suites(chart: str) -> None:
-    done = run("helm-unittest", "--strict", f"charts/{chart}")
-    print(done.stdout)
-    assert done.returncode == 0, output(done)
+def test_each_guard_has_its_exact_message_in_a_unit_suite() -> None:
+    fail = re.compile(r'fail (?:\(printf\s+)?"((?:[^"\\]|\\.)*)"')
+    guards = [text for path in CHARTS.glob("*/templates/*validate*") for text in fail.findall(path.read_text())]
+    assert len(guards) > 40
+    suites = [yaml.safe_load(path.read_text()) for path in CHARTS.glob("*/tests/*_test.yaml")]
+    asserted = [one for suite in suites for case in suite["tests"] for one in case["asserts"]]
+    messages = {one["failedTemplate"].get("errorMessage", "") for one in asserted if "failedTemplate" in one}
+
+    def shown(guard: str) -> bool:
+        pattern = re.compile(".+".join(map(re.escape, re.split(r"%[a-z]", guard.replace('\\"', '"')))))
+        return any(map(pattern.fullmatch, messages))
+
+    assert [guard for guard in guards if not shown(guard)] == []
 
 
 @pytest.mark.parametrize("name", RELEASE_VALUES)
@@ -60,8 +69,10 @@ def test_lint_postgresql_strict() -> None:
     )
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-@pytest.mark.parametrize("name", RELEASE_VALUES)
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [*product(RELEASE_VALUES, [OLDEST, NEWEST]), *(("everything", version) for version in BETWEEN)],
+)
 def test_kubernetes_accepts_every_object(name: str, version: str) -> None:
     text = render_text("flaskapp", RELEASE_VALUES[name], "--kube-version", version)
     done = kubeconform(text, version)

@@ -6,6 +6,7 @@ changes the new server's password, which takes the kubelet more than a minute.
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import threading
@@ -17,6 +18,7 @@ import yaml
 
 import tools
 from benchmarks.capacity import room
+from pipeline.config import PipelineError
 from pipeline.helm import Cluster
 from tests.chart.render import run_helm
 from tests.release.conftest import ROOT
@@ -71,9 +73,24 @@ class Shop:
         command = ["exec", "--stdin", pod, "--container=postgresql", "--"]
         return self.admin.kubectl(*command, "psql", "-XAtqU", "postgres", "flaskapp", stdin=sql).stdout
 
+    def bash(self, lines: str) -> None:
+        """Lines of a document, as somebody who may do all in the namespace."""
+        namespaced = f"kubectl --namespace {self.admin.namespace}"
+        script = lines.replace("RELEASE", RELEASE).replace("kubectl", namespaced)
+        path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+        environment = os.environ | {"KUBECONFIG": str(self.admin.kubeconfig), "PATH": path}
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
     def refused_by_quota(self) -> list[str]:
         events = json.loads(self.cluster.kubectl("get", "events", "--output=json").stdout)["items"]
         return [event["message"] for event in events if "exceeded quota" in event.get("message", "")]
+
+
+def shell_blocks(document: str) -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -89,20 +106,36 @@ def test_staging(shop: Shop) -> None:
     assert get(shop.cluster, "hpa", f"{RELEASE}-flaskapp")["spec"]["maxReplicas"] == 3
 
 
+def test_its_volume_grows(shop: Shop) -> None:
+    """docs/postgresql.md, "Grow the volume"; the local class notes the new size, and has no disk to grow."""
+    size = "postgresql.primary.persistence.size=20Gi"
+    with pytest.raises(PipelineError, match="the volume was made with 8Gi"):
+        shop.upgrade("staging", "--set", size)
+    expandable = '{"allowVolumeExpansion": true}'
+    shop.admin.kubectl("patch", "storageclass", "local-path", "--patch", expandable)
+    pod = get(shop.cluster, "pod", f"{RELEASE}-postgresql-0")["metadata"]["uid"]
+    [block] = [block for block in shell_blocks("docs/postgresql.md") if "patch pvc" in block]
+    shop.bash("\n".join(line for line in block.splitlines() if line.startswith("kubectl")))
+    shop.upgrade("staging", "--set", size)
+    assert get(shop.cluster, "pod", f"{RELEASE}-postgresql-0")["metadata"]["uid"] == pod
+    claim = get(shop.cluster, "pvc", f"data-{RELEASE}-postgresql-0")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+    [template] = get(shop.cluster, "statefulset", f"{RELEASE}-postgresql")["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "20Gi"
+    assert len(shop.versions()) == 5
+
+
 def test_its_data_moves_to_productions_server(shop: Shop) -> None:
     """docs/backup.md, line by line."""
     values = ["--values", str(ROOT / "charts/postgresql-values.yaml"), "--wait", "--timeout=3m"]
     shop.cluster.helm("install", "postgresql", str(ROOT / "charts/postgresql"), *values)
-    shop.upgrade("staging", "--set", "replicas=0,autoscaling.enabled=false")
+    # The volume has its new size since the test before.
+    stopped = "replicas=0,autoscaling.enabled=false,postgresql.primary.persistence.size=20Gi"
+    shop.upgrade("staging", "--set", stopped)
     wait(lambda: shop.pods() == 0, 90, "the end of the pods")
 
-    text = (ROOT / "docs/backup.md").read_text()
-    [line] = [part.partition("```")[0] for part in text.split("```sh\n") if "pg_dump" in part.partition("```")[0]]
-    line = line.replace("RELEASE", RELEASE).replace("kubectl exec", f"kubectl --namespace {shop.admin.namespace} exec")
-    path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
-    environment = os.environ | {"KUBECONFIG": str(shop.admin.kubeconfig), "PATH": path}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    [lines] = [block for block in shell_blocks("docs/backup.md") if "pg_dump" in block]
+    shop.bash(lines)
     sums = shop.psql(f"{RELEASE}-postgresql-0", TABLES)
     assert "public.deployments|5|" in sums
     assert shop.psql("postgresql-0", TABLES) == sums

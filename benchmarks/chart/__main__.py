@@ -1,0 +1,45 @@
+"""`helm template` of the chart with its database, and of what `helm create` makes: alternating, milliseconds."""
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import tools
+
+CHART = Path(__file__).resolve().parents[2] / "charts/flaskapp"
+
+
+def milliseconds(*command: str | Path) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return (time.perf_counter() - started) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks chart --", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    rounds = parser.parse_args().rounds
+    os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "made"
+        milliseconds("helm", "create", made)
+        milliseconds("helm", "dependency", "build", "--skip-refresh", CHART)
+        commands: dict[str, list[str | Path]] = {
+            "flaskapp, with PostgreSQL": ["web", CHART, "--set", "postgresql.auth.existingSecret=database"],
+            "what `helm create` makes": ["web", made],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, arguments in commands.items():
+                times[name].append(milliseconds("helm", "template", *arguments))
+    print("| helm template | median | least | most |\n| --- | ---: | ---: | ---: |")
+    for name, taken in times.items():
+        print(f"| {name} | {statistics.median(taken):.0f} | {min(taken):.0f} | {max(taken):.0f} |")
+
+
+if __name__ == "__main__":
+    main()
