@@ -21,6 +21,7 @@ from tests.chart.render import (
     ENVIRONMENTS,
     RELEASE_VALUES,
     ROOT,
+    WITHOUT_CLUSTER,
     Object,
     RenderError,
     layers_of,
@@ -110,6 +111,21 @@ def test_the_cluster_in_the_docs_is_the_one_that_the_environment_names() -> None
     assert database["caSecret"] == f"{name}-ca"
     initdb = cluster["spec"]["bootstrap"]["initdb"]
     assert (database["name"], database["username"]) == (initdb["database"], initdb["owner"])
+
+
+def test_the_values_in_the_readme() -> None:
+    migrated, fetched = map(
+        yaml.safe_load, re.findall(r"```yaml\n(.*?)```", (CHARTS / "flaskapp/README.md").read_text(), re.DOTALL)
+    )
+    application = merged(migrated, WITHOUT_CLUSTER)
+    for values in (application, merged(application, fetched)):
+        text = render_text("flaskapp", values)
+        assert kubeconform(text, NEWEST).returncode == 0
+        assert "name: DATABASE_URL" in yaml.safe_dump_all(yaml.safe_load_all(text))
+    template = fetched["database"]["externalSecret"]["target"]["template"]["data"]["url"]
+    awkward = {"kind": "ConfigMap", "metadata": {"name": "url"}, "url": template.replace(".password", '"+ p/?"')}
+    objects = render("flaskapp", merged(application, {"extraObjects": [awkward]}))
+    assert one(objects, "ConfigMap", "url")["url"] == "postgresql://shop:%2B%20p%2F%3F@db.example.org:5432/shop"
 
 
 def test_the_values_in_the_docs_for_rds_by_iam() -> None:
