@@ -46,7 +46,7 @@ def mark(folder: Path) -> dict[str, str]:
         )
 
     for path in sorted(folder.glob("*/templates/**/*")):
-        if path.is_file() and path.name != "NOTES.txt":
+        if path.is_file():
             path.write_text(OPENS.sub(lambda found, path=path: marked(found, path), path.read_text()))
     return marks
 
