@@ -1,6 +1,5 @@
 """gunicorn's thread worker, whose own refusals of malformed requests are problem details like all others; its log."""
 
-import contextlib
 import json
 import logging
 import selectors
@@ -14,7 +13,7 @@ from typing import Any
 
 from gunicorn import glogging  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[import-untyped]
 
 from flaskapp.database import readable
 
@@ -28,8 +27,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.LimitRequestHeaders: 431,
     errors.UnsupportedTransferCoding: 501,
 }
-SILENT = 500  # connections that have not said anything yet; a process may have 1,024 files on many systems
-LINGER = 2.0  # seconds in which a client may read an answer after which the connection ends
+WAITING = 500  # connections that are silent, or read their last answer; many systems allow a process 1,024 files
 OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 
@@ -59,12 +57,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if conn.initialized or conn.data_ready or readable(conn.sock):
             conn.data_ready = True
             super().enqueue_req(conn)
-            return
-        if len(self.pending_conns) >= SILENT:
-            # The longest silent one, and not one that has spoken since the poller looked.
-            for one in [one for one in self.pending_conns if not readable(one.sock)][:1]:
-                self._end(one)
-        self._wait(conn, self.cfg.keepalive, self.on_pending_socket_readable)
+        else:
+            self._wait(conn, self.on_pending_socket_readable)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Let the poller see when the client has read an answer that was its last.
@@ -74,9 +68,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if fs.cancelled() or fs.exception() or fs.result() is not False:
             super().finish_request(conn, fs)
             return
-        with contextlib.suppress(OSError):  # it has gone already, which the poller will say
+        try:
             conn.sock.shutdown(socket.SHUT_WR)
-        self._wait(conn, LINGER, self._drain)
+            self._wait(conn, self._drain)
+        except OSError:  # the client has gone, or gunicorn closed the socket amid an answer that broke
+            self.nr_conns -= 1
+            conn.close()
 
     def _drain(self, conn: Any, sock: socket.socket) -> None:
         """Drop what a client still sends; unread, it would have the kernel drop the answer's end."""
@@ -87,18 +84,28 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             logger.debug("reset by the client")
         self._end(conn)
 
-    def _wait(self, conn: Any, seconds: float, then: Callable[[Any, socket.socket], None]) -> None:
+    def _wait(self, conn: Any, then: Callable[[Any, socket.socket], None]) -> None:
         """Have the poller call when there is something to read, and `murder_pending` end it where there is nothing."""
+        if len(self.pending_conns) >= WAITING:
+            # The longest silent one, and not one that has spoken since the poller looked.
+            for one in [one for one in self.pending_conns if not readable(one.sock)][:1]:
+                self._end(one)
         conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + seconds
-        self.pending_conns.append(conn)
+        conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(then, conn))
+        self.pending_conns.append(conn)
 
     def _end(self, conn: Any) -> None:
         self.pending_conns.remove(conn)
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """A worker that stops waits for the silent no longer than for the kept ones."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Refuse what could not be read as a request; leave anything else to gunicorn."""
