@@ -1,4 +1,4 @@
-"""kube-score and checkov over rendered objects. A finding is (check, object, text)."""
+"""kube-score and checkov over rendered objects, and over infra/. A finding is (check, object, text)."""
 
 from __future__ import annotations
 
@@ -45,16 +45,22 @@ def checkov_program() -> Path:
     return folder / "bin/checkov"
 
 
-def checkov(folder: Path) -> list[Finding]:
-    """All files of a folder in one run; the object begins with its kind and carries the file's name."""
-    command = [checkov_program(), "--directory", folder, "--framework", "kubernetes", "--output", "json"]
+def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
+    """What checkov says against all files of a folder, in one run."""
+    command = [checkov_program(), "--directory", folder, "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert done.returncode in (0, 1), done.stderr
     report = json.loads(done.stdout)
     assert report["summary"]["parsing_errors"] == 0
+    found: list[dict[str, str]] = report["results"]["failed_checks"]
+    return found
+
+
+def checkov(folder: Path) -> list[Finding]:
+    """Findings in Kubernetes objects; the object begins with its kind and carries the file's name."""
     found = []
-    for failed in report["results"]["failed_checks"]:
+    for failed in failed_checks(folder, "kubernetes"):
         kind, _, name = failed["resource"].split(".", 2)
         found.append((failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"]))
     return found
