@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from zipfile import ZipFile
 
 import yaml
 
@@ -54,24 +55,29 @@ SOURCES = {
 
 
 @cache
-def module(name: str, digest: str) -> Path:
-    """The folder of a module at a version, downloaded once by Go, which compares it with the checksum database."""
+def archive(module: str, digest: str) -> ZipFile:
+    """A module at a version, downloaded once by Go, which compares it with the checksum database.
+
+    Not unpacked by it: Go refuses to unpack what wants a newer Go.
+    """
     environment = os.environ | {"GOFLAGS": "-mod=mod", "GOWORK": "off"}
-    command = ["go", "mod", "download", "-json", name]
+    command = ["go", "mod", "download", "-json", module]
     done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300)
     found = json.loads(done.stdout or "{}")
-    assert done.returncode == 0, found.get("Error", done.stderr)
-    assert found["Sum"] == digest, f"{name} is {found['Sum']}, not {digest}"
-    return Path(found["Dir"])
+    assert "Zip" in found, found.get("Error", done.stderr)
+    assert found["Sum"] == digest, f"{module} is {found['Sum']}, not {digest}"
+    return ZipFile(found["Zip"])
+
+
+def read(source: Source) -> str:
+    return archive(source.module, source.digest).read(f"{source.module}/{source.path}").decode()
 
 
 @cache
-def definition(kind: str) -> dict[str, Any]:
-    """The CustomResourceDefinition of a kind."""
-    source = SOURCES[kind]
-    documents = yaml.safe_load_all((module(source.module, source.digest) / source.path).read_text())
-    [found] = [document for document in documents if document]
-    assert found["spec"]["names"]["kind"] == kind
+def definition(kind: str, source: Source | None = None) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind, among the objects of its file."""
+    objects = [item for item in yaml.safe_load_all(read(source or SOURCES[kind])) if item]
+    [found] = [item for item in objects if item.get("spec", {}).get("names", {}).get("kind") == kind]
     return dict(found)
 
 
@@ -88,6 +94,17 @@ def strict(schema: Any) -> Any:
     return inner
 
 
+def schemas(kind: str, source: Source | None = None) -> dict[str, dict[str, Any]]:
+    """The strict schema of each version of a kind."""
+    found = {}
+    for version in definition(kind, source)["spec"]["versions"]:
+        schema = strict(version["schema"]["openAPIV3Schema"])
+        # What every object has, and no definition describes.
+        schema["properties"] |= {"metadata": {"type": "object"}}
+        found[version["name"]] = schema
+    return found
+
+
 @cache
 def folder() -> Path:
     """The schemas as kubeconform reads them: KIND-GROUP-VERSION.json. Kept in build/."""
@@ -98,12 +115,8 @@ def folder() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(mkdtemp(dir=target.parent))
     for kind in SOURCES:
-        spec = definition(kind)["spec"]
-        for version in spec["versions"]:
-            schema = strict(version["schema"]["openAPIV3Schema"])
-            # What every object has, and no definition describes.
-            schema["properties"] |= {"metadata": {"type": "object"}}
-            name = f"{kind.lower()}-{spec['group'].split('.')[0]}-{version['name']}.json"
-            (half / name).write_text(json.dumps(schema))
+        group = definition(kind)["spec"]["group"].split(".")[0]
+        for version, schema in schemas(kind).items():
+            (half / f"{kind.lower()}-{group}-{version}.json").write_text(json.dumps(schema))
     half.replace(target)
     return target

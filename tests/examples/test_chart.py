@@ -22,6 +22,7 @@ from pipeline.helm import Cluster
 from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
 from tests.chart.test_values_property import SCHEMA, render_draw, strategy
+from tests.infra.test_flux import FLUX
 from tests.release.conftest import ROOT
 from tests.release.test_release import get, url, wait
 
@@ -135,9 +136,13 @@ def test_switching_the_autoscaler_on_keeps_every_pod(releaser: Releaser, images:
 @pytest.fixture(scope="module")
 def definitions(admin: Callable[[str], Cluster]) -> None:
     """The custom resources that the chart can bring, known to the API server."""
-    cluster = admin("default")
-    for kind in sorted(set(crds.SOURCES) - {"Cluster"}):
-        definition = crds.definition(kind)
+    define(admin("default"), {kind: source for kind, source in crds.SOURCES.items() if kind != "Cluster"})
+
+
+def define(cluster: Cluster, sources: dict[str, crds.Source]) -> None:
+    """Let the API server know custom resources."""
+    for kind, source in sorted(sources.items()):
+        definition = crds.definition(kind, source)
         # Nobody here converts between versions.
         definition["spec"].pop("conversion", None)
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(definition))
@@ -178,6 +183,19 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
     draw()
     print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
     assert len(accepted) == wanted
+
+
+def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Cluster]) -> None:
+    """With the rules that only a server evaluates."""
+    cluster = admin("flaskapp")
+    define(cluster, FLUX)
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flaskapp"}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+    done = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
+    assert done.stdout.count("(server dry run)") == 4
+    both = (ROOT / "infra/flux.yaml").read_text().replace("  chartRef:", "  chart: {spec: {}}\n  chartRef:")
+    refused = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=both, check=False)
+    assert "either chart or chartRef must be set" in refused.stderr
 
 
 def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[str, str]) -> None:

@@ -1,18 +1,28 @@
 """The cluster file, and what it shares with the templates, the charts and the local cluster."""
 
 import copy
+import json
 import re
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft7Validator
 
+from tests.chart import crds
 from tests.infra import template as t
 
 CLUSTER = t.load("cluster")
 ROOT = t.INFRA.parent
 # From instance-info and the kubelet's defaults of the EKS AMI: README.md, "What fits".
 PODS_A_NODE = 3 * (4 - 1) + 2
+
+
+EKSCTL = crds.Source(
+    "github.com/weaveworks/eksctl@v0.215.0",
+    "h1:oCPoubT3UsW4Y2J43Y4dNRvXHEIsgg03Y3e6wv6bKG4=",
+    "pkg/apis/eksctl.io/v1alpha5/assets/schema.json",
+)
 
 
 def groups() -> list[dict[str, Any]]:
@@ -25,6 +35,34 @@ def account(name: str) -> dict[str, Any]:
         each for each in CLUSTER["iam"]["serviceAccounts"] if each.get("roleName", each["metadata"]["name"]) == name
     )
     return found
+
+
+def mistakes(cluster: dict[str, Any]) -> list[str]:
+    """What eksctl's own schema finds wrong."""
+    validator = Draft7Validator(json.loads(crds.read(EKSCTL)))
+    # The next release knows it (github.com/eksctl-io/eksctl/pull/8577), but is no module.
+    cluster = {key: value for key, value in cluster.items() if key != "upgradePolicy"}
+    return [error.message for error in validator.iter_errors(cluster)]
+
+
+def test_eksctl_knows_every_key() -> None:
+    assert mistakes(CLUSTER) == []
+    assert CLUSTER["upgradePolicy"] == {"supportType": "STANDARD"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vpc": {"nats": {"gateway": "Single"}}},
+        {"vpc": {"nat": {"gateway": "One"}}},
+        {"accessConfig": {"accessEntry": []}},
+        {"iam": {"serviceAccounts": [{"name": "flaskapp"}]}},
+        {"managedNodeGroups": [{"name": "a", "cpuCredits": "standard"}]},
+    ],
+    ids=str,
+)
+def test_eksctl_refuses_a_mistake(wrong: dict[str, Any]) -> None:
+    assert mistakes(CLUSTER | wrong) != []
 
 
 def test_every_statement_is_narrow() -> None:
