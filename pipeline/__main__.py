@@ -10,6 +10,7 @@ from localcluster.commands import Commands
 from pipeline import build as image
 from pipeline import check as checks
 from pipeline import config, rehearsal, state, target
+from pipeline import doctor as diagnosis
 from pipeline import package as chart
 from pipeline import push as registry
 from pipeline import record as ledger
@@ -71,6 +72,22 @@ def down(app: Path | None, context: str, instance: str) -> None:
     """Remove what `up` made."""
     release = _release(app, ())
     tools.say(target.choose(context, instance).down(release))
+
+
+@main.command()
+@application_option
+@click.option("--release", default="", help="Name of the release. Default: the application's, of release.toml.")
+@click.option("--namespace", default="", help="Where it is. Default: the application's, of release.toml.")
+@context_option
+@instance_option
+def doctor(app: Path | None, release: str, namespace: str, context: str, instance: str) -> None:
+    """Say why a release is not ready, a line for each cause; exit code 1 if it is not."""
+    wanted = _release(app, ())
+    name = release or wanted.name
+    cluster = diagnosis.cluster_of(context, instance, namespace or wanted.namespace)
+    findings = diagnosis.examine(cluster, name)
+    print("\n".join(map(str, findings)) or f"{name} is ready: nothing found")
+    raise SystemExit(bool(findings))
 
 
 @main.command()
