@@ -1,10 +1,13 @@
 """Data: kept, restored, deleted only where that was asked for."""
 
 import json
+import re
 import time
 
+import yaml
+
 from tests.release.scenarios import scenario
-from tests.release.stage import APP, CHART, DATABASE, RELEASE, Stage, until
+from tests.release.stage import APP, CHART, DATABASE, NAMESPACE, RELEASE, Stage, until
 
 BACKUPS = f"{APP}-backup"
 DRILL = "app.kubernetes.io/instance=drill"
@@ -16,17 +19,19 @@ def backup_and_restore(stage: Stage) -> None:
     """A dump that is restored and compared, one with a wrong byte that is refused, and a drill into a new release."""
     stage.upgrade("--set", "backup.enabled=true,backup.persistence.size=1Gi")
     stage.check("restored and compared" in backup_log(stage), "the first backup was not compared")
-    run_backup(stage, "good")
+    run_backup(stage, f"{BACKUPS}-good")
 
     script = stage.get("configmap", BACKUPS)["data"]["dump.sh"]
     half = '$(($(stat --format=%s "$name.unverified") / 2))'
     patch = {"data": {"dump.sh": f'{script}\nprintf X | dd of="$name.unverified" bs=1 seek={half} conv=notrunc\n'}}
     stage.admin.kubectl("patch", "configmap", BACKUPS, "--patch-file=/dev/stdin", stdin=json.dumps(patch))
     try:
-        run_backup(stage, "wrong")
+        run_backup(stage, f"{BACKUPS}-wrong")
         stage.check(False, "a backup with a wrong byte counted")
     except TimeoutError:
-        stage.note("a wrong byte fails the backup")
+        stage.check(rings_for(stage, f"{BACKUPS}-wrong"), "the alert does not mean the Job that failed")
+        stage.check(not rings_for(stage, f"{BACKUPS}-good"), "the alert means a Job that did not fail")
+        stage.note("a wrong byte fails the backup, and its alert means that Job")
 
     before = stage.sql(SUM)
     began = time.monotonic()
@@ -53,6 +58,20 @@ def run_backup(stage: Stage, name: str) -> None:
     states = {one["type"] for one in stage.get("job", name)["status"]["conditions"]}
     if "Complete" not in states:
         raise TimeoutError(name)
+
+
+def rings_for(stage: Stage, job: str) -> bool:
+    """Whether FlaskappBackupFailed means this Job, as kube-state-metrics would show it."""
+    options = [
+        "--set",
+        "alerts.enabled=true,backup.enabled=true,postgresql.auth.existingSecret=any",
+        "--show-only=templates/prometheusrule.yaml",
+    ]
+    rule = yaml.safe_load(stage.releaser.helm("template", RELEASE, str(CHART), *options).stdout)
+    [alert] = [one for one in rule["spec"]["groups"][0]["rules"] if one["alert"] == "FlaskappBackupFailed"]
+    asked = re.fullmatch(r'kube_job_failed\{namespace="(.*)",job_name=~"(.*)",condition="true"\} == 1', alert["expr"])
+    failed = any(one["type"] == "Failed" for one in stage.get("job", job)["status"]["conditions"])
+    return bool(asked and failed and asked[1] == NAMESPACE and re.fullmatch(asked[2], job))
 
 
 def backup_log(stage: Stage) -> str:
