@@ -22,6 +22,7 @@ LOGS = ROOT / "build/logs"
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 SHELL = ["tools/venv.sh", "localcluster/node-init.sh", ".ci/run", *map(str, Path("charts").glob("*/files/*.sh"))]
 COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/reports/coverage.xml"]
+LONG = ["tests/release/test_doctor.py", "tests/release/test_scenarios.py"]  # longer with LONG=1
 SUITES: dict[str, list[list[str]]] = {
     "lint": [
         ["ruff", "check"],
@@ -42,16 +43,17 @@ SUITES: dict[str, list[list[str]]] = {
     "infra": [[*PYTEST, "tests/infra"]],
     "localcluster": [[*PYTEST, "tests/localcluster"]],
     "release": [[*PYTEST, "tests/release"]],
+    "release-long": [["env", "LONG=1", *PYTEST, "--capture=no", *LONG]],
     "examples": [[*PYTEST, "tests/examples"]],
 }
 # Programs that come as Debian packages. Amazon Linux, where releases are built, has neither.
 FROM_DEBIAN = {"lint": "shellcheck", "service": "chromium"}
 WITHOUT_BROWSER = ["--ignore=tests/service/test_pages.py"]
 PARALLEL = {"lint", "service", "chart"}
-NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "examples"}
-# What a runner says last: pytest, helm-unittest, ruff, mypy.
+NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples"}
+# What a runner says last: pytest, helm-unittest, ruff, mypy; and the scenarios' table.
 CLOSING = re.compile(
-    r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL "
+    r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL |^\| "
 )
 
 

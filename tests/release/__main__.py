@@ -1,7 +1,8 @@
 """`python -m tests.release [SCENARIO…] [--long]`: change and hurt a release under load, and print what clients saw.
 
 The cluster is the instance named by INSTANCE (`releases` where none is): `python -m localcluster up --name releases
---nodes 2` makes it. Tables and plots go to build/release.
+--nodes 2` makes it. Tables and plots go to build/release. Scenarios
+that are named change their own lines of the table.
 """
 
 import argparse
@@ -59,7 +60,7 @@ def play(names: list[str], long: bool, times: int) -> int:
         for number in range(1, repeats + 1):
             outcomes.append(scenarios.run(stage, one, f"{one.name} {number}" if repeats > 1 else one.name))
             say(outcomes[-1].line())
-            write(outcomes, BUILD)
+            write(outcomes, BUILD, keep=bool(names))
     print(table(outcomes))
     return 0 if all(one.green for one in outcomes) else 1
 
@@ -72,7 +73,7 @@ def mutate(names: list[str]) -> int:
         if not names or one.scenario in names:
             outcomes.append(mutations.run(stage, one))
             say(outcomes[-1].line())
-            write(outcomes, BUILD / "mutations")
+            write(outcomes, BUILD / "mutations", keep=bool(names))
     print(table(outcomes))
     missed = [one.name for one in outcomes if not mutations.caught(one)]
     print(f"{len(outcomes) - len(missed)} of {len(outcomes)} guards are missed when they are gone")

@@ -126,12 +126,23 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(outcomes: Sequence[Outcome], directory: Path) -> None:
-    """Leave table.md and table.json, replacing the runs of an earlier command."""
+def write(outcomes: Sequence[Outcome], directory: Path, keep: bool = False) -> None:
+    """Leave table.md and table.json; `keep` leaves an earlier command's other runs in them."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "table.md").write_text(table(outcomes))
-    content = [asdict(one) | {"green": one.green} for one in outcomes]
+    runs = {one.name: one for one in [*(read(directory) if keep else []), *outcomes]}
+    (directory / "table.md").write_text(table(list(runs.values())))
+    content = [asdict(one) | {"green": one.green} for one in runs.values()]
     (directory / "table.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read(directory: Path) -> list[Outcome]:
+    """The runs of earlier commands."""
+    file = directory / "table.json"
+    content = json.loads(file.read_text()) if file.exists() else []
+    return [
+        Outcome(**{name: one[name] for name in one if name != "green"} | {"bound": Bound(**one["bound"])})
+        for one in content
+    ]
 
 
 def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str]]) -> str:
