@@ -67,6 +67,9 @@ def play(names: list[str], long: bool, times: int) -> int:
 
 def mutate(names: list[str]) -> int:
     """Run the mutations of these scenarios (default: all); print what each was caught by."""
+    guarded = dict.fromkeys(one.scenario for one in mutations.ALL)
+    if unknown := [name for name in names if name not in guarded]:
+        raise PipelineError(f"no guard is removed for {unknown[0]!r}; these are: {', '.join(guarded)}")
     stage = ready_stage(os.environ.get("INSTANCE", "releases"))
     outcomes = []
     for one in mutations.ALL:

@@ -5,10 +5,12 @@ Tables and plots are left in build/release.
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from localcluster.instance import Instance
+from pipeline.config import PipelineError
 from tests.release import mutations, scenarios
 from tests.release.outcome import Outcome, table, write
 from tests.release.stage import BUILD, Stage
@@ -41,6 +43,21 @@ def test_scenario(stage: Stage, outcomes: list[Outcome], one: scenarios.Scenario
     outcomes.append(scenarios.run(stage, one, label))
     write(outcomes, BUILD)
     assert outcomes[-1].green, outcomes[-1].line()
+
+
+def test_a_scenario_that_breaks_off_is_undone_and_says_what_it_left(stage: Stage) -> None:
+    undone = []
+
+    def breaks_off(stage: Stage) -> None:
+        stage.later("a thing that stays", lambda: stage.sql("SELECT 1 / 0"))
+        stage.later("a thing that goes", lambda: undone.append("it went"))
+        raise PipelineError("the ground gave way")
+
+    one = replace(scenarios.ALL["backup-and-restore"], act=breaks_off)  # without load
+    outcome = scenarios.run(stage, one)
+    assert undone == ["it went"]
+    assert outcome.red[0] == "the ground gave way"
+    assert outcome.red[1].startswith("left behind: a thing that stays")
 
 
 @pytest.mark.skipif(not LONG, reason="the long form removes guards")

@@ -3,10 +3,12 @@
 While the database is away every answer is a 503 with Retry-After within 3 s, and no web pod restarts.
 """
 
+import base64
 import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from typing import Any
 
 import psycopg2
 
+from localcluster import packages
 from tests.release.outcome import ANY, Bound
 from tests.release.scenarios import scenario
 from tests.release.stage import DATABASE, RELEASE, Background, Stage, until
@@ -450,3 +453,37 @@ def disk_full(stage: Stage) -> None:
 
     stage.note(f"writes again {until(writes, 90, 'a write'):.0f} s after the disk was freed")
     time.sleep(3)
+
+
+# --- the clock -------------------------------------------------------------------------------------------------------
+
+
+def hour_ahead() -> bytes:
+    """A library that sets the clock of whoever preloads it."""
+    packages.ensure({"gcc": "build-essential"})
+    source = Path(__file__).parents[1] / "hour_ahead.c"
+    with tempfile.NamedTemporaryFile(suffix=".so") as library:
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", library.name, str(source)], check=True)
+        return Path(library.name).read_bytes()
+
+
+@scenario()
+def clock_skew(stage: Stage) -> None:
+    """The application's clocks are an hour ahead, a pod's after the other's: it counts by the database's."""
+    content = base64.b64encode(hour_ahead()).decode()
+    configmap = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "clock"}}
+    values = {
+        "extraObjects": [configmap | {"binaryData": {"hour.so": content}}],
+        "volumes": [{"name": "clock", "configMap": {"name": "clock"}}],
+        "volumeMounts": [{"name": "clock", "mountPath": "/clock"}],
+        "env": {"LD_PRELOAD": "/clock/hour.so"},
+    }
+    stage.mark("helm upgrade")
+    stage.upgrade("--values", str(stage.values_file(values)))
+    pod = stage.ready_pods()[0]["metadata"]["name"]
+    clock = ["exec", pod, "--container=app", "--", "python", "-c", "import time; print(time.time())"]
+    ahead = float(stage.admin.kubectl(*clock).stdout) - time.time()
+    stage.check(3500 < ahead < 3700, f"the pod's clock is {ahead:.0f} s ahead")
+    stage.mark("an hour ahead")
+    time.sleep(5)
+    stage.check(stage.sql("SELECT max(started_at) <= now() FROM deployments") == "t", "rows have the pod's time")
