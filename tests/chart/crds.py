@@ -29,6 +29,8 @@ class Source:
 
 PROMETHEUS = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 PROMETHEUS_DIGEST = "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s="
+CLOUDNATIVEPG = "github.com/cloudnative-pg/cloudnative-pg@v1.28.0"
+CLOUDNATIVEPG_DIGEST = "h1:vkv0a0ewDSfJOPJrsyUr4uczsxheReAWf/k171V0Dm0="
 SOURCES = {
     "ServiceMonitor": Source(
         PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
@@ -46,10 +48,14 @@ SOURCES = {
         "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
         "config/crds/bases/external-secrets.io_externalsecrets.yaml",
     ),
-    "Cluster": Source(
-        "github.com/cloudnative-pg/cloudnative-pg@v1.28.0",
-        "h1:vkv0a0ewDSfJOPJrsyUr4uczsxheReAWf/k171V0Dm0=",
-        "config/crd/bases/postgresql.cnpg.io_clusters.yaml",
+    "Cluster": Source(CLOUDNATIVEPG, CLOUDNATIVEPG_DIGEST, "config/crd/bases/postgresql.cnpg.io_clusters.yaml"),
+    "ScheduledBackup": Source(
+        CLOUDNATIVEPG, CLOUDNATIVEPG_DIGEST, "config/crd/bases/postgresql.cnpg.io_scheduledbackups.yaml"
+    ),
+    "ObjectStore": Source(
+        "github.com/cloudnative-pg/plugin-barman-cloud@v0.15.0",
+        "h1:gNVytrzzYUE08wxLDrjfJqy1FPPSFkMe1OEr4s4pVI0=",
+        "config/crd/bases/barmancloud.cnpg.io_objectstores.yaml",
     ),
 }
 

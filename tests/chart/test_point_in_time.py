@@ -1,0 +1,57 @@
+"""What docs/backup.md says of a point in time, by the schemas of those who do it."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+from botocore import xform_name  # type: ignore[import-untyped]
+from botocore.session import Session  # type: ignore[import-untyped]
+from botocore.validate import ParamValidator  # type: ignore[import-untyped]
+
+from tests.chart.kubernetes_schemas import NEWEST, kubeconform
+from tests.chart.render import ROOT
+
+TEXT = (ROOT / "docs/backup.md").read_text()
+
+
+def test_cloudnativepg() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    objects = [found for block in blocks for found in yaml.safe_load_all(block)]
+    assert [found["kind"] for found in objects] == ["ObjectStore", "Cluster", "ScheduledBackup", "Cluster"]
+    done = kubeconform("\n---\n".join(blocks), NEWEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    store, cluster, clock, restored = objects
+    [plugin] = cluster["spec"]["plugins"]
+    [before] = restored["spec"]["externalClusters"]
+    origin = {"serverName": cluster["metadata"]["name"], "barmanObjectName": store["metadata"]["name"]}
+    assert plugin["parameters"]["barmanObjectName"] == store["metadata"]["name"]
+    assert before["plugin"] == {"name": plugin["name"], "parameters": origin}
+    assert restored["spec"]["bootstrap"]["recovery"]["source"] == before["name"]
+    assert clock["spec"]["cluster"]["name"] == cluster["metadata"]["name"]
+    assert clock["spec"]["pluginConfiguration"]["name"] == plugin["name"]
+
+
+def test_the_cluster_is_the_one_of_the_environment() -> None:
+    """Without its backup it is the one of docs/postgresql.md."""
+    other = (ROOT / "docs/postgresql.md").read_text()
+    plain = yaml.safe_load(other[other.index("apiVersion: postgresql.cnpg.io") :].partition("```")[0])
+    cluster = next(
+        found
+        for found in yaml.safe_load_all(TEXT.partition("```yaml\n")[2].partition("```")[0])
+        if found["kind"] == "Cluster"
+    )
+    del cluster["spec"]["plugins"]
+    assert cluster == plain
+
+
+def test_rds() -> None:
+    _, service, command, *rest = TEXT[TEXT.index("aws rds ") :].partition("```")[0].replace("\\\n", " ").split()
+    model = Session().get_service_model(service)
+    operation = model.operation_model("RestoreDBInstanceToPointInTime")
+    assert xform_name(operation.name, "-") == command
+    names = {f"--{xform_name(name, '-')}": name for name in operation.input_shape.members}
+    given = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
+    given["VpcSecurityGroupIds"] = [given["VpcSecurityGroupIds"]]
+    assert not ParamValidator().validate(given, operation.input_shape).has_errors()
