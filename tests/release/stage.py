@@ -363,7 +363,8 @@ class Stage:
             self.answers = load.stop()
 
     def first_row(self, load: Load) -> None:
-        """The service's name must be there before it is read."""
+        """The service's name must be there before it is read, and each pod must have found the database."""
+        until(lambda: all(map(self.pod_answers, self.ready_pods())), 60, "an answer of every pod")
         load.keys["first"] = "first-" + load.service
         until(lambda: self.send(load, "first"), 60, "an answer of the release")
 
@@ -379,6 +380,14 @@ class Stage:
         """Whether the Service answers from the database."""
         with suppress(requests.RequestException):
             return requests.get(f"{self.entries()[-1]}/api/v1/deployments?limit=1", timeout=3).status_code == 200
+        return False
+
+    def pod_answers(self, pod: dict[str, Any]) -> bool:
+        """Whether this pod answers from the database."""
+        port = pod["spec"]["containers"][0]["ports"][0]["containerPort"]
+        with suppress(requests.RequestException):
+            address = f"http://{pod['status']['podIP']}:{port}/api/v1/deployments?limit=1"
+            return requests.get(address, timeout=3).status_code == 200
         return False
 
     def settle(self, load: Load) -> set[str]:
