@@ -154,8 +154,9 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
     def y(seconds: float) -> float:
         return round(20 + (HEIGHT - 40) * (1 - _position(seconds, decades)), 1)
 
-    style = "text{font:11px sans-serif;fill:#555}circle{fill:#2a6fb0;fill-opacity:.5}.refused{fill:#d98200;"
-    style += "fill-opacity:1}.error{fill:#c0202a;fill-opacity:1}line{stroke:#ccc}.mark{stroke:#777;stroke-dasharray:3}"
+    style = "text{font:11px sans-serif;fill:#555}line{stroke:#ccc}.mark{stroke:#777;stroke-dasharray:3}"
+    style += "path{fill:none;stroke-linecap:round;stroke-width:4}.ok{stroke:#2a6fb0;stroke-width:2.6;stroke-opacity:.5}"
+    style += ".refused{stroke:#d98200}.error{stroke:#c0202a}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{title}</title><style>{style}</style>",
@@ -169,12 +170,11 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
         x = round(LEFT + (at - began) * across, 1)
         parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="16" y2="{HEIGHT - 18}"/>')
         parts.append(f'<text x="{x + 3}" y="28">{label}</text>')
-    dots = {}  # one for each place
+    dots: dict[str, dict[str, None]] = {"ok": {}, "refused": {}, "error": {}}  # lines of no length, one for each place
     for answer in answers:
-        kind = "" if answer.ok else ' class="refused"' if answer.refused else ' class="error"'
-        place = round(LEFT + (answer.at - began) * across), round(y(answer.latency)), kind
-        dots[place] = f'<circle{kind} cx="{place[0]}" cy="{place[1]}" r="{2 if kind else 1.3}"/>'
-    parts += dots.values()
+        kind = "ok" if answer.ok else "refused" if answer.refused else "error"
+        dots[kind][f"M{LEFT + (answer.at - began) * across:.0f} {y(answer.latency):.0f}h0"] = None
+    parts += [f'<path class="{kind}" d="{"".join(places)}"/>' for kind, places in dots.items() if places]
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 4}">0 s</text>')
     parts.append(f'<text x="{WIDTH - 50}" y="{HEIGHT - 4}">{ended - began:.0f} s</text></svg>\n')
     return "\n".join(parts)
