@@ -1,0 +1,44 @@
+"""The hand-over of the number of pods, from helm to the autoscaler."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.helm import Cluster
+from tests.release.conftest import ROOT
+from tests.release.test_release import CHART, get, wait
+
+
+def test_switching_the_autoscaler_on_keeps_every_pod(
+    releaser: Callable[[str], Cluster], images: dict[str, str]
+) -> None:
+    """From the upgrade that hands the number over to the one after it; scaling down itself is off here."""
+    cluster = releaser("autoscaler")
+    repository, _, tag = images["hello"].rpartition(":")
+    values = ["--values", str(ROOT / "examples/hello/values.yaml"), "--set", f"image.repository={repository}"]
+    values += ["--set-string", f"image.tag={tag}", "--wait", "--timeout=2m"]
+
+    def upgrade(*settings: str) -> dict[str, Any]:
+        cluster.helm("upgrade", "--install", "hello", CHART, *values, *settings)
+        found: dict[str, Any] = get(cluster, "deployment", "hello-flaskapp")
+        return found
+
+    def owners(deployment: dict[str, Any]) -> set[str]:
+        """Who set the number of pods."""
+        fields = deployment["metadata"]["managedFields"]
+        return {item["manager"] for item in fields if "f:replicas" in item["fieldsV1"].get("f:spec", {})}
+
+    def scaled_down() -> list[str]:
+        events = json.loads(cluster.kubectl("get", "events", "--output=json").stdout)["items"]
+        return [item["message"] for item in events if item["message"].startswith("Scaled down")]
+
+    scaling = "autoscaling.enabled=true,autoscaling.behavior.scaleDown.selectPolicy=Disabled"
+    assert owners(upgrade("--set", "replicas=3")) == {"helm"}
+    assert upgrade("--set", f"{scaling},autoscaling.maxReplicas=3")["spec"]["replicas"] == 3
+    # A fourth pod makes the autoscaler the owner of the number, and then helm lets go.
+    upgrade("--set", f"{scaling},autoscaling.minReplicas=4")
+    wait(lambda: get(cluster, "deployment", "hello-flaskapp")["spec"]["replicas"] == 4, 60, "the fourth pod")
+    last = upgrade("--set", f"{scaling},autoscaling.minReplicas=4")
+    assert last["spec"]["replicas"] == 4
+    assert "helm" not in owners(last)
+    assert scaled_down() == []
