@@ -4,11 +4,17 @@ import pytest
 
 from localcluster import cluster, image
 from localcluster.instance import Instance
+from tests.chart.render import run_helm
 from tests.release.conftest import POSTGRES, ROOT, admin, images, kubernetes, releaser
 
 __all__ = ["admin", "images", "kubernetes", "releaser"]
 
 EXAMPLES = ["httpbin", "ihatemoney", "alerta"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dependency() -> None:
+    run_helm("dependency", "build", "--skip-refresh", "charts/flaskapp")
 
 
 @pytest.fixture(scope="session")

@@ -30,11 +30,6 @@ Releaser = Callable[[str], Cluster]
 CHART = "charts/flaskapp"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _dependency() -> None:
-    run_helm("dependency", "build", "--skip-refresh", CHART)
-
-
 @pytest.mark.parametrize("chart", ["postgresql", "flaskapp"])
 def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> None:
     """With each of ci/*-values.yaml: installed, tested, removed; in a namespace that is there, with a release's rights.

@@ -20,7 +20,6 @@ import tools
 from benchmarks.capacity import room
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
-from tests.chart.render import run_helm
 from tests.release.conftest import ROOT
 from tests.release.test_release import get, url, wait
 
@@ -95,7 +94,6 @@ def shell_blocks(document: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shop(releaser: Releaser, admin: Releaser, images: dict[str, str]) -> Shop:
-    run_helm("dependency", "build", "--skip-refresh", CHART)
     return Shop(releaser("environments"), admin("environments"), images["flaskapp"], nodes=2)
 
 

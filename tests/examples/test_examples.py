@@ -1,6 +1,5 @@
 """Flask applications of other people, unchanged: each installed by its values, asked, changed, asked and removed."""
 
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import requests
 
 from pipeline.helm import Cluster
 from tests.release.conftest import ROOT
-from tests.release.test_release import CHART, get, install, url, wait
+from tests.release.test_release import get, install, url, wait
 
 
 class Example:
@@ -46,7 +45,6 @@ class Example:
 def example(request: pytest.FixtureRequest, releaser: Callable[[str], Cluster], references: dict[str, str]) -> Example:
     """The example that a test is called after, installed."""
     name = request.node.name.removeprefix("test_")
-    subprocess.run(["helm", "dependency", "build", "--skip-refresh", CHART], check=True, capture_output=True)
     made = Example(name, releaser(f"example-{name}"), references[name])
     made.upgrade()
     return made
