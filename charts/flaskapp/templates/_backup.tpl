@@ -48,16 +48,8 @@ metadata:
     app.kubernetes.io/component: backup
 spec:
   serviceAccountName: {{ include "flaskapp.serviceAccountName" . }}
-  automountServiceAccountToken: false
-  enableServiceLinks: false
+  {{- include "flaskapp.podSettings" (dict "Values" (set (deepCopy .Values) "podSecurityContext" $backup.podSecurityContext)) | nindent 2 }}
   restartPolicy: Never
-  securityContext: {{- toYaml $backup.podSecurityContext | nindent 4 }}
-  {{- with .Values.nodeSelector }}
-  nodeSelector: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.tolerations }}
-  tolerations: {{- toYaml . | nindent 4 }}
-  {{- end }}
   initContainers:
     - {{ include "flaskapp.backupContainer" (dict "root" . "name" "dump" "script" "dump.sh") | indent 6 | trim }}
     {{- if $backup.s3.uri }}
@@ -67,7 +59,7 @@ spec:
     {{- if $backup.s3.uri }}
     - name: upload
       image: {{ printf "%s:%v" $backup.s3.image.repository $backup.s3.image.tag }}
-      command: [aws, s3, sync, /var/backups, {{ $backup.s3.uri | quote }}, --exclude, "*", --include, "*.dump"]
+      command: [aws, s3, sync, /var/backups, {{ $backup.s3.uri | quote }}, --exclude, "*", --include, "*.dump", --include, "*.tables"]
       env:
         - {name: HOME, value: /tmp}
       resources: {{- toYaml $backup.resources | nindent 8 }}
