@@ -107,12 +107,12 @@ def flush(cursor: Any, rows: io.StringIO) -> io.StringIO:
 
 def row(content: bytes) -> str:
     """A checked line in COPY's text format."""
-    line = Line.model_validate_json(content)
-    line.id = line.id or uuid7()
-    line.started_at = line.started_at or line.finished_at or datetime.now(UTC)
-    if line.status != "started":
-        line.finished_at = line.finished_at or line.started_at
-    return "\t".join(field(getattr(line, name)) for name in COLUMNS) + "\n"
+    values = vars(Line.model_validate_json(content))  # the bare dictionary: a model checks what is set
+    values["id"] = values["id"] or uuid7()
+    values["started_at"] = values["started_at"] or values["finished_at"] or datetime.now(UTC)
+    if values["status"] != "started":
+        values["finished_at"] = values["finished_at"] or values["started_at"]
+    return "\t".join([field(values[name]) for name in COLUMNS]) + "\n"
 
 
 def field(value: Any) -> str:

@@ -88,7 +88,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """Have the poller call when there is something to read, and `murder_pending` end it where there is nothing."""
         if len(self.pending_conns) >= WAITING:
             # The longest silent one, and not one that has spoken since the poller looked.
-            for one in [one for one in self.pending_conns if not readable(one.sock)][:1]:
+            if one := next((one for one in self.pending_conns if not readable(one.sock)), None):
                 self._end(one)
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
