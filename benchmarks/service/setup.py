@@ -15,6 +15,7 @@ import psycopg2
 
 from pipeline.postgres import PROGRAMS, Postgres, free_port
 
+TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "benchmark-token-of-enough-letters"  # noqa: S105 - of a server that lives for this run
 BODY = b'{"service": "service-1", "environment": "environment-1", "version": "1.0.0"}'
@@ -94,6 +95,13 @@ class Side:
             except OSError:
                 time.sleep(0.01)
         raise SystemExit(f"{command} did not answer within 20 s")
+
+    def processor(self) -> float:
+        """Seconds of processor time that its workers have taken so far."""
+        pid = self.process.pid
+        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        fields = [Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split() for worker in workers]
+        return sum(int(user) + int(system) for user, system in (f[11:13] for f in fields)) / TICKS
 
 
 def fetch(port: int, path: str) -> bytes:
