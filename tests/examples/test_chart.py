@@ -19,6 +19,7 @@ from localcluster import cluster as localcluster
 from localcluster.instance import Instance
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
+from tests import pages
 from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
 from tests.chart.test_values_property import SCHEMA, render_draw, strategy
@@ -93,6 +94,23 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
     before = versions(cluster)
     cluster.kubectl("apply", "-f", "-", stdin=template())
     assert versions(cluster) == before
+
+
+def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]) -> None:
+    """docs/local.md, as it stands there."""
+    version = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())["appVersion"]
+    localcluster.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
+    path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    environment = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig), "PATH": path}
+    make, passwords, apply, remove = pages.blocks("local.md", "Plain manifests")
+    made = pages.run(make, env=environment, timeout=120).stdout.split()
+    page = (ROOT / "docs/local.md").read_text()
+    assert all(f"| `{Path(file).name}` |" in page for file in made)
+    pages.run(passwords, env=environment, timeout=10)
+    try:
+        assert '"services":' in pages.run(apply, env=environment, timeout=240).stdout
+    finally:
+        pages.run(remove, env=environment, timeout=120)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,26 @@
+"""The commands of a page in docs/, so that a test can run them as they stand there."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(page: str, heading: str = "") -> list[str]:
+    """The shell blocks of a page, or of the part of it under a heading."""
+    text = (ROOT / "docs" / page).read_text()
+    if heading:
+        _, found, text = text.partition(f"\n## {heading}\n")
+        assert found, f"docs/{page} has no heading {heading!r}"
+        text = text.partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run commands in one shell, from the repository's folder, up to the first that fails."""
+    command = ["bash", "-c", f"set -euxo pipefail\n{script}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
