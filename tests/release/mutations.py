@@ -66,6 +66,13 @@ ALL = (
         line="        ready = self.started and not self.draining and not self.never_ready\n",
         instead="        ready = watch.up and self.started and not self.draining and not self.never_ready\n",
     ),
+    Mutation(
+        "refusals without Retry-After",
+        "database-killed",
+        file="src/flaskapp/problems.py",
+        line='Try again shortly."\n    return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})',
+        instead='Try again shortly."\n    return answer(503, detail, [], {})',
+    ),
 )
 
 
