@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from pipeline import doctor
 from pipeline import target as targets
 from pipeline.config import PipelineError, Release
 from pipeline.helm import Cluster
@@ -68,7 +69,7 @@ def ensure_admin_token(cluster: Cluster) -> str:
 
 
 def install(cluster: Cluster, release: Release, reference: str, settings: Sequence[str] = ()) -> None:
-    """`helm upgrade --install` and wait; on failure say what the pods say."""
+    """`helm upgrade --install` and wait; on failure say why."""
     repository, _, tag = reference.rpartition(":")
     values = [part for file in release.values for part in ("--values", str(file))]
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
@@ -78,14 +79,15 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
     done = cluster.helm("upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False)
     if done.returncode:
         said = done.stderr.strip().removeprefix("Error: ")
-        raise PipelineError(f"helm upgrade {release.name} failed: {said}\n{symptoms(cluster)}")
+        raise PipelineError("\n".join([f"helm upgrade {release.name} failed: {said}", *causes(cluster, release.name)]))
 
 
-def symptoms(cluster: Cluster) -> str:
-    """What the namespace's pods and latest warnings say, for a release that doesn't come up."""
-    pods = cluster.kubectl("get", "pods", check=False).stdout
-    events = cluster.kubectl("get", "events", "--field-selector=type=Warning", "--sort-by=.lastTimestamp", check=False)
-    return f"{pods}\n" + "\n".join(events.stdout.splitlines()[-8:])
+def causes(cluster: Cluster, release: str) -> list[str]:
+    """Why the release does not come up; nothing where helm refused before it made one."""
+    try:
+        return list(map(str, doctor.examine(cluster, release)))
+    except PipelineError:
+        return []
 
 
 def service_of(cluster: Cluster, release: Release) -> str:
