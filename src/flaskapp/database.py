@@ -101,7 +101,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         "pool_timeout": 1,  # whole seconds: SQLAlchemy cuts off the rest
         "pool_use_lifo": True,
         "isolation_level": "AUTOCOMMIT",
-        "skip_autocommit_rollback": True,
+        "pool_reset_on_return": None,  # nothing is open then: a statement is its own transaction, others end theirs
         "creator": lambda: app.extensions["watch"].connect(),
     }
     db.init_app(app)

@@ -86,10 +86,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _wait(self, conn: Any, then: Callable[[Any, socket.socket], None]) -> None:
         """Have the poller call when there is something to read, and `murder_pending` end it where there is nothing."""
-        if len(self.pending_conns) >= WAITING:
-            # The longest silent one, and not one that has spoken since the poller looked.
-            if one := next((one for one in self.pending_conns if not readable(one.sock)), None):
-                self._end(one)
+        # The longest silent first, and none that has spoken since the poller looked.
+        silent = (one for one in self.pending_conns if not readable(one.sock))
+        if len(self.pending_conns) >= WAITING and (one := next(silent, None)):
+            self._end(one)
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(then, conn))
