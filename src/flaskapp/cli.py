@@ -82,7 +82,7 @@ def revoke(name: str) -> None:
     say(f"{name} is revoked")
 
 
-@cli.command("import")
+@cli.command("import", short_help="Add the deployments of an NDJSON file: all or none.")
 @click.argument("file", type=click.File("rb"))
 def import_file(file: BinaryIO) -> None:
     """Add the deployments in FILE (NDJSON, `-` for standard input): all of them or none."""

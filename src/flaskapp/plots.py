@@ -27,6 +27,7 @@ class Plot:
     marks: list[Mark]
     rows: list[tuple[str, int]]  # names down the left side
     ends: tuple[str, str]  # what the left and the right end of the axis are
+    most: int = 0  # what the highest bar stands for
 
 
 def timeline(items: list[dict[str, Any]], environments: list[str]) -> Plot | None:
@@ -66,4 +67,4 @@ def days(daily: list[dict[str, Any]]) -> Plot:
             if tall:
                 label = f"{item['day']}: {item[kind]} {kind}"
                 marks.append(Mark(round(number * step, 1), height - base, round(step * 0.8, 1), tall, kind, label))
-    return Plot(WIDTH, height + 20, marks, [], (daily[0]["day"], daily[-1]["day"]))
+    return Plot(WIDTH, height + 20, marks, [], (daily[0]["day"], daily[-1]["day"]), highest)

@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from flaskapp import migrate, transfer
 from flaskapp.database import command_engine
@@ -43,9 +43,16 @@ def shoot(url: str, target: Path) -> None:
             page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 720})
             for name, path in PAGES.items():
                 page.goto(url + path)
-                page.screenshot(path=target / f"{name}-{scheme}.png")
-                print(target / f"{name}-{scheme}.png")
+                shot(page, target / f"{name}-{scheme}.png")
+                if name == "service":
+                    page.locator("td a, th a").first.click()
+                    shot(page, target / f"deployment-{scheme}.png")
         browser.close()
+
+
+def shot(page: Page, path: Path) -> None:
+    page.screenshot(path=path)
+    print(path)
 
 
 if __name__ == "__main__":
