@@ -1,6 +1,7 @@
 """Pages, repeated requests, failure reports, states and differences."""
 
 import base64
+import hashlib
 import json
 import logging
 import sys
@@ -16,11 +17,14 @@ import requests
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Connection, text
 
 from flaskapp.api import services
 from flaskapp.api.cursors import Cursor
+from flaskapp.database import command_engine
 from flaskapp.logs import JsonFormatter
 from flaskapp.problems import ProblemError
+from flaskapp.settings import Settings
 from tests.postgres import Database
 from tests.service.conftest import ADMIN, Server
 from tests.service.test_deployments import MINIMAL, post
@@ -106,6 +110,27 @@ def test_bad_key_is_named(client: FlaskClient, key: str) -> None:
 def test_a_refused_request_leaves_its_key_free(client: FlaskClient) -> None:
     assert keyed(client, "k", rollback_of=str(uuid4())).status_code == 422
     assert keyed(client, "k").status_code == 201
+
+
+def test_a_key_in_flight_is_409(client: FlaskClient, database: Database) -> None:
+    """The advisory lock that a request with this key holds until it has been answered."""
+    digest = hashlib.sha256(hashlib.sha256(ADMIN.encode()).digest() + b"k").digest()
+    engine = command_engine(Settings.from_environment(database.environment))
+    with engine.begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": int.from_bytes(digest[:8], signed=True)})
+        refused = keyed(client, "k")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (409, "1")
+    assert keyed(client, "k").status_code == 201
+    assert len(client.get("/api/v1/deployments").json["items"]) == 1
+
+
+def test_a_key_is_free_after_a_day(client: FlaskClient, connection: Connection) -> None:
+    age = text("UPDATE idempotency_keys SET created_at = created_at - CAST(:by AS interval)")
+    assert keyed(client, "k").status_code == 201
+    connection.execute(age, {"by": "23 hours 59 minutes"})
+    assert keyed(client, "k", version="2").status_code == 422
+    connection.execute(age, {"by": "1 minute"})
+    assert keyed(client, "k", version="2").json["version"] == "2"
 
 
 def test_a_hundred_at_once_leave_one_row(serve: Callable[..., Server], own_database: Database) -> None:
