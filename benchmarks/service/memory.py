@@ -1,4 +1,4 @@
-"""The working set of a worker: its proportional share of memory (PSS), as the kernel counts it."""
+"""The working set of the server, against that of a process that has only imported its libraries."""
 
 import re
 import subprocess
@@ -15,18 +15,25 @@ LIBRARIES = (
 STEPS = 5  # looks while the requests are sent
 
 
-def working_set(pid: int) -> float:
-    """MiB, shared pages counted by their share."""
-    told = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s+(\d+) kB$", told, re.MULTILINE)
-    assert found
-    return int(found[1]) / 1024
+def working_set(*pids: int) -> float:
+    """MiB of these processes together, as if nothing else ran on the machine.
+
+    What a process has written counts by its share (Pss_Anon), as processes of one parent have pages in common. Mapped
+    files count once, as the one has them that maps most: by their share they would count less the more others run.
+    """
+    told = [dict(re.findall(r"^(\w+):\s+(\d+) kB$", rollup(pid), re.MULTILINE)) for pid in pids]
+    written = sum(int(one["Pss_Anon"]) for one in told)
+    return (written + max(int(one["Rss"]) - int(one["Anonymous"]) for one in told)) / 1024
+
+
+def rollup(pid: int) -> str:
+    return Path(f"/proc/{pid}/smaps_rollup").read_text()
 
 
 def whole(pid: int) -> float:
     """MiB of a server: the process that was started, and its workers."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(working_set(int(one)) for one in (str(pid), *children))
+    return working_set(pid, *map(int, children))
 
 
 def bare(environment: dict[str, str]) -> float:
