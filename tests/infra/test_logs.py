@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-import time
+import threading
 from typing import Any
 
 import pytest
@@ -15,13 +15,13 @@ from pipeline.postgres import Postgres
 from tests.infra import template as t
 from tests.infra.filter_pattern import MISSING, PatternError, matches, selected
 
-# Answers requests for some seconds, and lets the heart beat faster.
+# Answers requests until its input ends, and lets the heart beat faster.
 PROGRAM = """
-import time
+import select, sys, time
 from flaskapp import create_app, database
 database.HEARTBEAT = 0.4
 client = create_app().test_client()
-for _ in range(10):
+while not select.select([sys.stdin], [], [], 0)[0]:
     for path in ("/version", "/no/such/page", "/api/v1/deployments", "/livez"):
         client.get(path)
     time.sleep(0.4)
@@ -56,14 +56,34 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "DB_PASSWORD": server.password,
         "METRICS_PORT": "0",
     }
-    service = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        time.sleep(2.5)
-    finally:
-        server.stop()
-    written = service.communicate(timeout=30)[1]
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as service:
+        watchdog = threading.Timer(120, service.kill)
+        watchdog.start()
+        try:
+            written = [line for _ in range(2) for line in until(service, message="heartbeat", database_up=True)]
+            server.stop()
+            written += until(service, message="heartbeat", database_up=False) + until(service, status=503)
+            written += service.communicate(timeout=30)[1].splitlines()
+        finally:
+            watchdog.cancel()
+            service.kill()
+            server.stop()
     assert service.returncode == 0, written
-    return written.splitlines()
+    return written
+
+
+def until(service: subprocess.Popen[str], **said: Any) -> list[str]:
+    """The lines up to one that says this."""
+    lines: list[str] = []
+    assert service.stderr
+    for line in service.stderr:
+        lines.append(line.rstrip("\n"))
+        if said.items() <= json.loads(line).items():
+            return lines
+    raise AssertionError(f"the service never wrote {said}: {lines[-5:]}")
 
 
 def pattern(name: str) -> str:
