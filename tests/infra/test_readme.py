@@ -82,3 +82,17 @@ def test_the_arithmetic_of_credits() -> None:
     month, node, surplus = 730, 0.0168, 0.04
     assert f"= ${(2 - 0.4) * surplus * month:.2f} a node, above the ${node * month:.2f}" in README
     assert f"as much as {node / surplus:.2f} vCPU of surplus" in README
+
+
+def test_the_price_of_a_release() -> None:
+    """No more than its project's minutes at the ARM machine's price."""
+    release = t.load("codebuild")["Resources"]["Release"]["Properties"]
+    assert (release["Environment"]["Type"], release["Environment"]["ComputeType"]) == (
+        "ARM_CONTAINER",
+        "BUILD_GENERAL1_SMALL",
+    )
+    text = " ".join(README.split())
+    price = float(re.findall(r"give \$([\d.]+) for the small ARM one", text)[0])
+    minutes = release["TimeoutInMinutes"]
+    assert f"after {minutes} minutes, so a release costs ${minutes * price:.2f} at most" in text
+    assert f"twenty minutes of it ${20 * price:.2f}" in text
