@@ -3,7 +3,10 @@
 import re
 import subprocess
 
+import botocore.session  # type: ignore[import-untyped]
+import pytest
 import yaml
+from botocore import xform_name
 
 from tests.infra import template as t
 
@@ -68,6 +71,58 @@ def test_every_chart_has_a_version_and_values() -> None:
         assert re.search(r"--version \d+\.\d+\.\d+\b", command), command
     for name in found:
         assert (t.INFRA / f"{name}.yaml").is_file()
+
+
+# What the AWS CLI adds to the services' own operations: docs.aws.amazon.com/cli.
+OF_THE_CLI = {"cloudformation deploy", "cloudformation wait", "logs tail", "s3 ls"}
+
+
+def aws_commands() -> list[tuple[str, str, str]]:
+    """Service, operation and options of each command, also of those within a sentence."""
+    text = "\n".join([*BLOCKS, *re.findall(r"`(aws [^`]+)`", README)]).replace("\\\n", " ")
+    return re.findall(r"\baws ([a-z0-9-]+) ([a-z0-9-]+)([^|)\n#;]*)", text)
+
+
+def unknown(service: str, operation: str, options: str) -> list[str]:
+    """What of a command AWS's model of the service does not have."""
+    model = botocore.session.get_session().get_service_model(service)
+    operations = {xform_name(name, "-"): name for name in model.operation_names}
+    if operation not in operations:
+        return [operation]
+    shape = model.operation_model(operations[operation])
+    known = {xform_name(name, "-") for name in shape.input_shape.members} | {"query", "output"}
+    wrong = [name for name in re.findall(r"\s--([a-z0-9-]+)", options) if not {name, name.removeprefix("no-")} & known]
+    for query in re.findall(r"--query [\"']?([^\s\"']+)", options):
+        inner = shape.output_shape
+        for step in re.sub(r"\[[^\]]*\]?", "", query).split("."):
+            inner = inner.member if inner.type_name == "list" else inner
+            inner = inner.members.get(step)
+            if inner is None:
+                wrong.append(query)
+                break
+    return wrong
+
+
+def test_aws_knows_every_command() -> None:
+    found = aws_commands()
+    assert len(found) >= 25
+    for service, operation, options in found:
+        if f"{service} {operation}" not in OF_THE_CLI:
+            assert unknown(service, operation, options) == [], f"aws {service} {operation}{options}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "eks describe-clusters --name x",
+        "eks describe-cluster --cluster x",
+        "eks describe-cluster --name x --query cluster.vpcId",
+        "ec2 describe-subnets --query 'Subnets[].Id'",
+    ],
+)
+def test_a_wrong_command_is_found(command: str) -> None:
+    service, operation, options = command.split(" ", 2)
+    assert unknown(service, operation, f" {options}") != []
 
 
 def test_the_sum_of_the_prices() -> None:
