@@ -20,7 +20,8 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
 
     def upgrade(*settings: str) -> dict[str, Any]:
         cluster.helm("upgrade", "--install", "hello", CHART, *values, *settings)
-        found: dict[str, Any] = get(cluster, "deployment", "hello-flaskapp")
+        command = ["get", "deployment", "hello-flaskapp", "--output=json", "--show-managed-fields"]
+        found: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
         return found
 
     def owners(deployment: dict[str, Any]) -> set[str]:
