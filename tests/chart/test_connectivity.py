@@ -1,6 +1,6 @@
 """Who may speak to whom by the rendered NetworkPolicies, as np-guard's analyzer reads them: nothing but this list.
 
-That the cluster's network enforces them is not shown here.
+tests/examples/test_enforcement.py shows them enforced.
 """
 
 from __future__ import annotations

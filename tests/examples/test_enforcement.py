@@ -1,0 +1,117 @@
+"""The chart's NetworkPolicies at work: kube-router enforces them on every node for as long as one test runs.
+
+The local Kubernetes has no enforcer of its own; tests/chart/test_connectivity.py has the whole list.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tools
+from localcluster import packages
+from localcluster.instance import Instance
+from pipeline.helm import Cluster
+from tests.release.conftest import ROOT
+from tests.release.test_release import CHART, get, wait
+
+Releaser = Callable[[str], Cluster]
+HOME, FRIENDS = "enforced", "enforced-friends"
+OURS = r"KUBE-ROUTER|KUBE-POD-FW|KUBE-NWPLCY"
+LISTEN = ["python", "-m", "http.server", "8080", "--directory", "/tmp"]
+# From, to, and whether it is let through. `web` is the release's; the other two are pods of nobody's.
+EXPECTED = {
+    ("friend", "web"): True,
+    ("friend", "database"): False,
+    ("friend", "neighbour"): True,
+    ("neighbour", "web"): False,
+    ("neighbour", "database"): False,
+    ("web", "database"): True,
+    ("web", "neighbour"): False,
+    ("web", "friend"): False,
+}
+
+
+@contextmanager
+def enforcer(instance: Instance, node: str, log: Path) -> Iterator[None]:
+    """kube-router's firewall in a node's network, and nothing of it afterwards."""
+    inside = ["ip", "netns", "exec", instance.namespace(node)]
+    program = tools.binaries("enforcer") / "kube-router"
+    options = [f"--kubeconfig={instance.kubeconfig}", f"--hostname-override={node}"]
+    options += ["--run-router=false", "--run-service-proxy=false", f"--service-cluster-ip-range={instance.services}"]
+    # Pods of one node speak over its bridge, past the rules unless this is on.
+    subprocess.run([*inside, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"], check=True)
+    try:
+        with (
+            log.open("w") as output,
+            subprocess.Popen([*inside, program, *options], stdout=output, stderr=output) as it,
+        ):
+            try:
+                yield
+            finally:
+                it.terminate()
+    finally:
+        clean = f"iptables-save | grep -Ev '{OURS}' | iptables-restore"
+        subprocess.run([*inside, "bash", "-euo", "pipefail", "-c", clean], check=True)
+
+
+def pod(cluster: Cluster, name: str, image: str) -> None:
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    spec = {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{"name": "app", "image": image, "command": LISTEN, "securityContext": context}],
+    }
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(made))
+    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
+
+
+@pytest.fixture(scope="module")
+def _ipset() -> None:
+    packages.ensure({"ipset": "ipset"})
+    assert shutil.which("ipset")
+
+
+@pytest.mark.usefixtures("_ipset")
+def test_what_is_let_through(
+    kubernetes: Instance, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
+) -> None:
+    home, friends = releaser(HOME), releaser(FRIENDS)
+    repository, _, tag = images["flaskapp"].rpartition(":")
+    peers = f"networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name={FRIENDS}"
+    values = ["--values", str(ROOT / "environments/dev.yaml"), "--set", f"image.repository={repository}"]
+    values += ["--set-string", f"image.tag={tag}", "--set", f"networkPolicy.enabled=true,{peers}"]
+    home.helm("upgrade", "--install", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values)
+    pod(home, "neighbour", images["hello"])
+    pod(friends, "friend", images["hello"])
+    places = {"web": admin(HOME), "neighbour": admin(HOME), "friend": admin(FRIENDS)}
+    targets = {"web": (f"web-flaskapp.{HOME}", 80), "database": (f"web-postgresql.{HOME}", 5432)}
+    for name in ("neighbour", "friend"):
+        targets[name] = (get(places[name], "pod", name)["status"]["podIP"], 8080)
+
+    def reaches(source: str, target: str) -> bool:
+        host, port = targets[target]
+        script = f"import socket; socket.create_connection(({host!r}, {port}), timeout=2)"
+        place = "deployment/web-flaskapp" if source == "web" else source
+        command = ["exec", place, "--container=app", "--", "python", "-c", script]
+        return places[source].kubectl(*command, check=False).returncode == 0
+
+    def found() -> dict[tuple[str, str], bool]:
+        return {pair: reaches(*pair) for pair in EXPECTED}
+
+    everything = dict.fromkeys(EXPECTED, True)
+    assert found() == everything
+    with ExitStack() as stack:
+        for node in kubernetes.nodes:
+            stack.enter_context(enforcer(kubernetes, node, tmp_path / f"{node}.log"))
+        wait(lambda: not reaches("neighbour", "database"), 60, "the first policy")
+        assert found() == EXPECTED
+        # What the policies let through is all that the release needs, from its first start on.
+        home.helm("upgrade", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values, "--set", "config.A=b")
+        home.helm("test", "web")
+    assert found() == everything
