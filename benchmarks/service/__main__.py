@@ -6,6 +6,7 @@ as in production: log, metrics, request id, headers, checks, and the token for w
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.part) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the stack, which ends the servers
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.chmod(0o755)
