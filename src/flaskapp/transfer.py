@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 from uuid import UUID
 
@@ -35,15 +35,14 @@ COLUMNS = (
 )
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
-STAGE = f"""
+STAGE = """
     CREATE TEMPORARY TABLE stage (
         id uuid, service text, environment text, version text, commit text, committed_at timestamptz, digest text,
         chart_version text, status text, rollback_of uuid, actor text, link text, started_at timestamptz,
         finished_at timestamptz
-    ) ON COMMIT DROP;
-    COMMENT ON TABLE stage IS '{", ".join(COLUMNS)}'
+    ) ON COMMIT DROP
 """
-COPY = "COPY stage FROM STDIN"
+COPY = f"COPY stage ({', '.join(COLUMNS)}) FROM STDIN"
 MOVE = (
     "INSERT INTO services (name) SELECT DISTINCT service FROM stage ON CONFLICT DO NOTHING",
     """INSERT INTO environments (name, position)
@@ -174,8 +173,6 @@ def prune(engine: Engine, before: datetime) -> int:
 
 def sample(now: datetime) -> Iterator[bytes]:
     """A small history to look at: three services on their way through three environments, one of them rolled back."""
-    from datetime import timedelta
-
     minutes = timedelta(minutes=1)
     for day in range(28, 0, -1):
         for place, service in enumerate(("checkout", "catalogue", "search")):
