@@ -4,6 +4,7 @@ import json
 import logging
 import selectors
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -34,6 +35,11 @@ OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.Invali
 class Log(glogging.Logger):  # type: ignore[misc]
     def access(self, *_: Any) -> None:
         """The application has its own line for a request; gunicorn would format every header before it is dropped."""
+
+    def exception(self, message: str, *values: Any, **options: Any) -> None:
+        """What gunicorn caught; a client that stopped amid its request (see gunicorn.conf.py) is no error of ours."""
+        stopped = isinstance(sys.exc_info()[1], BlockingIOError)
+        (super().debug if stopped else super().exception)(message, *values, **options)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

@@ -354,6 +354,7 @@ def test_slow_clients_hold_neither_thread_nor_connection_for_long(shared: tuple[
         started = time.monotonic()
         assert server.get("/api/v1/services").status_code == 200
         assert time.monotonic() - started < 8
+        assert lines(server, level="ERROR") == []
     finally:
         for sock in waiting:
             sock.close()
