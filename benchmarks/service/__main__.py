@@ -134,6 +134,16 @@ def show(name: str, measured: Measured, ratios: dict[str, float]) -> None:
     print(f"{name:<20}{values}{''.join(f'{value:>9.2f}' for value in ratios.values())}", flush=True)
 
 
+def inside(run: Run) -> None:
+    """What one GET takes of the processor in each side's own code, with no server around it."""
+    with ExitStack() as stack:
+        listed = json.loads(fetch(Side(stack, run.small).port, "/api/v1/deployments"))
+    path = f"/api/v1/deployments/{listed['items'][0]['id']}"
+    print("\nGET one, µs of processor", flush=True)
+    command = [sys.executable, "-m", "benchmarks.service.inside", path]
+    subprocess.run(command, check=True, env=run.small, stderr=subprocess.DEVNULL)
+
+
 def growth(run: Run) -> None:
     """The same number of deployments in range, in a small table and in a large one."""
     options = run.options
@@ -212,6 +222,7 @@ def working_set(run: Run) -> None:
 
 PARTS: dict[str, Callable[[Run], None]] = {
     "speeds": speeds,
+    "inside": inside,
     "growth": growth,
     "plans": questions,
     "import": imports,
