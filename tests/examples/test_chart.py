@@ -173,9 +173,10 @@ def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Clus
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
     done = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
     assert done.stdout.count("(server dry run)") == 4
-    both = (ROOT / "infra/flux.yaml").read_text().replace("  chartRef:", "  chart: {spec: {}}\n  chartRef:")
+    chart = "chart: {spec: {chart: x, sourceRef: {kind: HelmRepository, name: x}}}"
+    both = (ROOT / "infra/flux.yaml").read_text().replace("  chartRef:", f"  {chart}\n  chartRef:")
     refused = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=both, check=False)
-    assert "either chart or chartRef must be set" in refused.stderr
+    assert "either chart or chartRef must be set" in refused.stderr, refused.stderr
 
 
 def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[str, str]) -> None:
