@@ -3,13 +3,11 @@
 The local Kubernetes has no enforcer of its own; tests/chart/test_connectivity.py has the whole list.
 """
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 import yaml
 
 import tools
@@ -71,16 +69,10 @@ def pod(cluster: Cluster, name: str, image: str) -> None:
     cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
 
 
-@pytest.fixture(scope="module")
-def _ipset() -> None:
-    packages.ensure({"ipset": "ipset"})
-    assert shutil.which("ipset")
-
-
-@pytest.mark.usefixtures("_ipset")
 def test_what_is_let_through(
     kubernetes: Instance, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
 ) -> None:
+    packages.ensure({"ipset": "ipset"})
     home, friends = releaser(HOME), releaser(FRIENDS)
     repository, _, tag = images["flaskapp"].rpartition(":")
     peers = f"networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name={FRIENDS}"
