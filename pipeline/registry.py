@@ -113,7 +113,7 @@ def distribution(home: Path) -> Iterator[str]:
     }
     settings = home / "distribution.yaml"
     settings.write_text(yaml.safe_dump(configuration))
-    command = [str(tools.binaries("pipeline") / "registry"), "serve", str(settings)]
+    command = [str(tools.binaries("registry") / "registry"), "serve", str(settings)]
     with _process(command, home / "distribution.log", r"listening on ([\d.]+:\d+)") as address:
         yield address
 
