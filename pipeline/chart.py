@@ -1,8 +1,10 @@
 """The chart as it is released: the repository's own, with the image's digest, the versions and the name written in."""
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import yaml
 
 import tools
+from localcluster.baseimages import EPOCH
 from pipeline.config import PipelineError, Release
 
 # What a render without a cluster needs: neither passwords nor random settings can be made there.
@@ -44,8 +47,13 @@ def prepare(release: Release, state: Mapping[str, Any], image: Mapping[str, str]
 
 
 def package(chart: Path, folder: Path) -> Path:
-    """One archive; equal charts give equal archives."""
-    said = helm("package", str(chart), "--destination", str(folder))
+    """One archive; equal charts give equal archives, whenever they were checked out."""
+    with tempfile.TemporaryDirectory(prefix="flaskapp-chart-") as work:
+        copy = Path(work) / chart.name
+        shutil.copytree(chart, copy, symlinks=True)
+        for path in [copy, *copy.rglob("*")]:
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
+        said = helm("package", str(copy), "--destination", str(folder))
     return Path(said.rpartition(": ")[2].strip())
 
 
