@@ -1,8 +1,9 @@
 """The rules by which Amazon ECR differs from a plain registry, as a WSGI application in front of one.
 
-Login, repositories that must exist, tags that can't be moved, and the errors that ECR answers with. Everything else
-is the registry's own. State is two JSON files in one folder, so that others can change it while this runs:
-`repositories.json` ({name: [patterns of tags that may move]}) and `tokens.json` ({token: time of its end}).
+Login, repositories that must exist, tags that can't be moved, referrers, and the errors that ECR answers with.
+Everything else is the registry's own. State is in one folder, so that others can change it while this runs:
+`repositories.json` ({name: [patterns of tags that may move]}), `tokens.json` ({token: time of its end}) and
+`referrers/`, a file for each manifest that others refer to.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import urllib3
 from flask import Flask, Request, Response, request
 
 ACCOUNT = "123456789012"
+INDEX = "application/vnd.oci.image.index.v1+json"
 PATHS = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # These belong to one connection, so they end here.
@@ -75,18 +77,56 @@ def create_app(upstream: str, home: str) -> Flask:
         if movable is None:
             message = f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
             raise RefusalError(404, "NAME_UNKNOWN", message)
+        if kind == "referrers":
+            return _referrers(state, name, rest, request.args.get("artifactType", ""))
         if request.method == "DELETE" and kind == "manifests":
             raise RefusalError(405, "UNSUPPORTED", "Images are deleted by ECR's own API.")
         if kind == "manifests" and ":" not in rest and not TAG.fullmatch(rest):
             raise RefusalError(400, "TAG_INVALID", f"Invalid parameter at 'imageTag': '{rest}' is not a tag")
-        if request.method != "PUT" or kind != "manifests" or ":" in rest:
+        if request.method != "PUT" or kind != "manifests":
             return _forward(pool, request)
         with tagging:
-            if not any(fnmatchcase(rest, pattern) for pattern in movable):
+            if ":" not in rest and not any(fnmatchcase(rest, pattern) for pattern in movable):
                 _refuse_to_move(pool, request, name, rest)
-            return _forward(pool, request)
+            answer = _forward(pool, request)
+            if answer.status_code == 201 and (subject := _refer(state, name, request)):
+                answer.headers["OCI-Subject"] = subject
+            return answer
 
     return app
+
+
+def _refer(state: Path, name: str, put: Request) -> str:
+    """Remember what a manifest with a subject refers to; return the subject's digest, or nothing."""
+    manifest, content = put.get_json(force=True), put.get_data(cache=True)
+    subject = str(manifest.get("subject", {}).get("digest", ""))
+    if not subject:
+        return ""
+    described = {
+        "mediaType": put.content_type,
+        "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+        "size": len(content),
+        "artifactType": manifest.get("artifactType") or manifest.get("config", {}).get("mediaType", ""),
+        "annotations": manifest.get("annotations", {}),
+    }
+    path = _referrers_path(state, name, subject)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([item for item in known if item["digest"] != described["digest"]] + [described]))
+    return subject
+
+
+def _referrers(state: Path, name: str, subject: str, artifact_type: str) -> Response:
+    """The index of what refers to a manifest, by the distribution specification's referrers API."""
+    path = _referrers_path(state, name, subject)
+    known = json.loads(path.read_text()) if path.exists() else []
+    manifests = [item for item in known if artifact_type in ("", item["artifactType"])]
+    body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+    return Response(body, content_type=INDEX, headers={"OCI-Filters-Applied": "artifactType"} if artifact_type else {})
+
+
+def _referrers_path(state: Path, name: str, subject: str) -> Path:
+    return state / "referrers" / name / f"{subject.partition(':')[2]}.json"
 
 
 def _refuse_to_move(pool: urllib3.HTTPConnectionPool, put: Request, name: str, tag: str) -> None:
