@@ -11,7 +11,7 @@ from pipeline.config import ROOT, PipelineError
 FOLDER = ROOT / "build/release"
 FILE = "release.json"
 # Which command leaves a key behind.
-MADE_BY = {"version": "version", "image": "push", "layouts": "build", "chart": "package", "outcome": "release"}
+MADE_BY = {"image": "push", "chart": "package", "outcome": "release"}
 
 
 def read(folder: Path = FOLDER) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def start(folder: Path = FOLDER, **values: Any) -> None:
     add(folder, **values)
 
 
-def add(folder: Path = FOLDER, **values: Any) -> None:
+def add(folder: Path = FOLDER, /, **values: Any) -> None:
     """Add keys, or replace them."""
     unfinished = folder / f".{FILE}"
     unfinished.write_text(json.dumps(read(folder) | values, indent=2, sort_keys=True) + "\n")
