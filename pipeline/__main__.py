@@ -15,7 +15,9 @@ from pipeline import package as chart
 from pipeline import push as registry
 from pipeline import record as ledger
 from pipeline import release as releasing
+from pipeline import scan as scanning
 from pipeline import up as development
+from pipeline import verify as verifying
 from pipeline import version as versions
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
@@ -113,8 +115,15 @@ def build(no_registry: bool) -> None:
 
 
 @main.command()
+@click.option("--pushed", is_flag=True, help="Ask what the registry's own scan found, instead.")
+def scan(pushed: bool) -> None:
+    """List what is in the image (SBOM), and refuse it where something is known to be vulnerable."""
+    scanning.scan_pushed() if pushed else scanning.scan()
+
+
+@main.command()
 def push() -> None:
-    """Push the image, unless the registry has it."""
+    """Push the image, unless the registry has it: signed, with SBOMs and provenance."""
     registry.push()
 
 
@@ -122,6 +131,19 @@ def push() -> None:
 def package() -> None:
     """Package and push the chart with the image's digest in it, and compare what comes back."""
     chart.package(config.load())
+
+
+@main.command()
+@click.argument("chart", default="")
+@click.option(
+    "--key", default="", metavar="KEY", help="Public key: a file, or awskms:///alias/NAME. Default: COSIGN_KEY's."
+)
+def verify(chart: str, key: str) -> None:
+    """Refuse a release that this pipeline did not make.
+
+    CHART is HOST/REPOSITORY@sha256:…; default: what was just pushed.
+    """
+    verifying.verify(chart, key)
 
 
 @main.command()

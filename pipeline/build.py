@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import buildkit
-from localcluster.baseimages import architecture
 from localcluster.image import build_image
 from localcluster.oci import Layout
-from pipeline import chart, registryclient, smoke, state
+from pipeline import chart, cosign, registryclient, smoke, state
 from pipeline.config import PipelineError, Release
 from tools import say
 
@@ -29,7 +28,8 @@ def build(release: Release, repository: str = "") -> None:
         repository: A name that no registry has, for a build that is not pushed.
 
     Raises:
-        PipelineError: the base image's digest is unknown and this is AWS, or the image doesn't serve.
+        PipelineError: the base image's digest is unknown and this is AWS, the image doesn't serve, or what the registry
+            has was not signed by this pipeline.
     """
     known = state.need("version")
     pushed = not repository
@@ -37,6 +37,7 @@ def build(release: Release, repository: str = "") -> None:
     tagged = f"{repository}:{known['version']}"
     if published := registryclient.digest(tagged) if pushed else "":
         say(f"{tagged} is there already ({published[:19]}…): that one is released")
+        cosign.verify(f"{repository}@{published}", cosign.public_key(state.FOLDER))
         image = _pull(f"{repository}@{published}")
     else:
         image = _build(release, known)
@@ -143,5 +144,6 @@ def layouts() -> dict[str, Path]:
     return {platform: _folder(platform) for platform in PLATFORMS}
 
 
-def native() -> str:
-    return f"linux/{architecture()}"
+def sbom(platform: str) -> Path:
+    """Where `scan` leaves a platform's SBOM."""
+    return state.FOLDER / f"{platform.replace('/', '-')}.cdx.json"

@@ -1,12 +1,14 @@
 """The chart into the registry, once, with the image's digest in it; then what comes back is compared with what went."""
 
 import difflib
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import chart, registryclient, state
+from pipeline import chart, cosign, registryclient, state
 from pipeline.config import PipelineError, Release
 from tools import say
 
@@ -17,7 +19,7 @@ def package(release: Release) -> None:
     Raises:
         PipelineError: the repository isn't the chart's, its version holds another content, or the renders differ.
     """
-    known = state.need("version", "image")
+    known = state.need("version", "image", "scan")
     address = registryclient.repository("CHART_REPOSITORY")
     if address.rpartition("/")[2] != release.name:
         raise PipelineError(
@@ -42,12 +44,33 @@ def package(release: Release) -> None:
             f"{tagged} renders otherwise than this commit's chart (build/release/difference.diff):"
             " raise the version in Chart.yaml"
         )
-    say("the chart that was pulled back by its digest renders what this commit's does")
+    if content(f"{address}@{digest}") != f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}":
+        raise PipelineError(
+            f"{tagged} is not this commit's chart, though it renders alike: raise the version in Chart.yaml"
+        )
+    say("the chart that was pulled back by its digest is this commit's, and renders what this commit's does")
+    sign(f"{address}@{digest}")
     state.add(chart=described(release, address, known["chart_version"], digest))
 
 
 def described(release: Release, address: str, version: str, digest: str) -> dict[str, Any]:
     return {"name": release.name, "version": version, "digest": digest, "reference": f"{address}@{digest}"}
+
+
+def content(reference: str) -> str:
+    """The digest of the archive in a chart's manifest."""
+    [layer] = json.loads(registryclient.crane("manifest", reference))["layers"]
+    return str(layer["digest"])
+
+
+def sign(reference: str) -> None:
+    """Sign a chart that is known to be this commit's, and say how it came to be; once."""
+    try:
+        cosign.statements(reference, cosign.PROVENANCE, cosign.public_key(state.FOLDER))
+        cosign.verify(reference, str(state.FOLDER / "cosign.pub"))
+    except cosign.SignatureError:
+        cosign.sign(reference)
+        cosign.attest(reference, cosign.PROVENANCE, state.FOLDER / "provenance.json")
 
 
 def pull(reference: str, folder: Path) -> Path:

@@ -69,6 +69,11 @@ def digest(reference: str) -> str:
     return done.stdout.strip()
 
 
+def moved(tagged: str) -> PipelineError:
+    """The error for a tag that names something else already."""
+    return PipelineError(f"{tagged} names another image, and tags are immutable: raise the version in Chart.yaml")
+
+
 def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     command = [str(tools.binaries(GROUP) / "crane"), *arguments]
     return subprocess.run(command, capture_output=True, text=True)

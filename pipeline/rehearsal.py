@@ -6,6 +6,8 @@ Helm has the Role that infra/ gives a release, and the source is a clone: what i
 
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +18,8 @@ from pathlib import Path
 
 import localcluster.cluster
 import tools
-from localcluster import controlplane, image, node
-from pipeline import registry
+from localcluster import controlplane, image, node, packages
+from pipeline import cosign, registry
 from pipeline.config import ROOT, PipelineError, Release
 from pipeline.ecr import ACCOUNT
 from pipeline.helm import Cluster
@@ -40,6 +42,7 @@ class Cloud:
     ledger: str
     token: str
     home: Path
+    signing: Path
 
     @property
     def variables(self) -> dict[str, str]:
@@ -50,11 +53,17 @@ class Cloud:
             "IMAGE_REPOSITORY": self.release.name,
             "CHART_REPOSITORY": f"charts/{self.release.name}",
             "CLUSTER_NAME": "local",
+            "COSIGN_KEY": str(self.signing / "cosign.key"),
             "LEDGER_URL": self.ledger,
             "DOCKER_CONFIG": str(self.home / "docker"),
             "KUBECONFIG": str(self.home / "kubeconfig"),
             "SSL_CERT_FILE": str(self.registry.certificates),
         }
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """What the build gets and its log never shows. On AWS the key is in KMS, and has no password."""
+        return {"LEDGER_TOKEN": self.token, "COSIGN_PASSWORD": (self.signing / "password").read_text()}
 
     @property
     def answers(self) -> dict[str, object]:
@@ -87,14 +96,16 @@ def run(release: Release, instance: str) -> None:
 def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] | None = None) -> int:
     """Run the buildspec of a checkout by pipeline/codebuild; return its exit code."""
     output.mkdir(parents=True, exist_ok=True)
-    files = {"aws.json": made.answers, "secrets.json": {"ledger-token": made.token}}
+    files = {"aws.json": made.answers, "secrets.json": made.secrets}
     for name, content in files.items():
         (made.home / name).touch(mode=0o600)
         (made.home / name).write_text(json.dumps(content))
     command = [sys.executable, "-m", "pipeline.codebuild", "run", "buildspec.yml", "--source", str(source)]
     for name, value in {**made.variables, **(variables or {})}.items():
         command += ["--variable", f"{name}={value}"]
-    command += ["--secret-variable", "LEDGER_TOKEN=ledger-token", "--secrets", str(made.home / "secrets.json")]
+    for name in made.secrets:
+        command += ["--secret-variable", f"{name}={name}"]
+    command += ["--secrets", str(made.home / "secrets.json")]
     command += ["--aws", str(made.home / "aws.json"), "--output", str(output), "--log", str(output / "build.log")]
     path = f"{made.home / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(command, cwd=source, env=os.environ | {"PATH": path}).returncode
@@ -104,6 +115,8 @@ def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] 
 def cloud(release: Release, instance: str) -> Iterator[Cloud]:
     """Cluster, namespace, role, registry and repositories; the registry ends with the block, the cluster stays."""
     cluster = localcluster.cluster.up(instance)
+    if shutil.which("apt-get"):  # runs what was built for the nodes' architecture
+        packages.ensure({"qemu-aarch64-static": "qemu-user-static"})
     if database := image.postgres_archive():
         localcluster.cluster.load_images(instance, {POSTGRES: database})
     admin = Cluster(cluster.kubeconfig, "", release.namespace)
@@ -126,7 +139,18 @@ def cloud(release: Release, instance: str) -> Iterator[Cloud]:
         # CodeBuild's image has one.
         (home / "bin/kubectl").symlink_to(tools.binaries("kubernetes") / "kubectl")
         ledger, token = _ledger(release, admin, instance)
-        yield Cloud(release, served, releaser, ledger, token, home)
+        yield Cloud(release, served, releaser, ledger, token, home, signing_key(cluster.state / "signing"))
+
+
+def signing_key(folder: Path) -> Path:
+    """A key pair and its password, made once: what it signed stays in the registry beside it."""
+    if not (folder / "cosign.pub").exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        password = secrets.token_urlsafe(32)
+        (folder / "password").touch(mode=0o600)
+        (folder / "password").write_text(password)
+        cosign.make_key(folder, password)
+    return folder
 
 
 def _ledger(release: Release, admin: Cluster, instance: str) -> tuple[str, str]:

@@ -1,102 +1,14 @@
 """What the commands say when something is missing or the registry refuses: one line, the cause and the way out."""
 
-import hashlib
 import http.server
-import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline import registry
-from pipeline.config import ROOT
 from pipeline.registry import Registry
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-
-
-@pytest.fixture(scope="module")
-def ecr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with registry.serve(tmp_path_factory.mktemp("registry")) as running:
-        running.create("flaskapp")
-        running.create("charts/flaskapp", movable=())
-        yield running
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """The last commit, checked out."""
-    command = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(ROOT), str(tmp_path / "checkout")]
-    subprocess.run(command, check=True)
-    return tmp_path / "checkout"
-
-
-@pytest.fixture
-def run(checkout: Path, ecr: Registry, tmp_path: Path) -> Run:
-    """Run a command of the pipeline there, logged in to the registry, and with no cluster."""
-
-    def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        environment = os.environ | {
-            "REGISTRY": ecr.address,
-            "IMAGE_REPOSITORY": "flaskapp",
-            "CHART_REPOSITORY": "charts/flaskapp",
-            "SSL_CERT_FILE": str(ecr.certificates),
-            "DOCKER_CONFIG": str(ecr.docker_config(tmp_path / "docker")),
-            "KUBECONFIG": str(tmp_path / "no-kubeconfig"),
-        }
-        environment |= variables
-        command = [sys.executable, "-m", "pipeline", *arguments]
-        return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
-
-    return run
-
-
-def built(checkout: Path, address: str, content: str) -> dict[str, object]:
-    """Leave what `version` and `build` leave, with an image of one small layer."""
-    folder = checkout / "build/release"
-    blobs = folder / "image/blobs/sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
-
-    def blob(data: bytes, media_type: str) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-    layer = blob(content.encode(), "application/vnd.oci.image.layer.v1.tar")
-    config = blob(
-        json.dumps({"architecture": "arm64", "os": "linux"}).encode(), "application/vnd.oci.image.config.v1+json"
-    )
-    image = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]}
-    manifest = blob(json.dumps(image).encode(), MANIFEST)
-    (folder / "image/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
-    (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    known: dict[str, object] = {"version": "1.0.0", "chart_version": "1.0.0", "commit": "0" * 40, "committed_at": ""}
-    repository = f"{address}/flaskapp"
-    known["build"] = {
-        "repository": repository,
-        "tag": "1.0.0",
-        "digest": manifest["digest"],
-        "platforms": {},
-        "bases": [],
-    }
-    (folder / "release.json").write_text(json.dumps(known))
-    return known
-
-
-def refused(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
-    """It failed, in one line that says this."""
-    assert done.returncode != 0, done.stdout + done.stderr
-    [line] = done.stderr.strip().splitlines()[-1:]
-    assert line.startswith("Error: ")
-    assert "Traceback" not in done.stderr
-    for word in said:
-        assert word in line, line
+from tests.pipeline.steps import Run, built, read, refused, write
 
 
 def test_a_step_left_out(run: Run) -> None:
@@ -123,8 +35,8 @@ def test_login(run: Run, checkout: Path, ecr: Registry, tmp_path: Path) -> None:
 
 def test_repositories(run: Run, checkout: Path, ecr: Registry) -> None:
     known = built(checkout, ecr.address, "repositories")
-    known["build"] |= {"repository": f"{ecr.address}/shop"}  # type: ignore[operator]
-    (checkout / "build/release/release.json").write_text(json.dumps(known))
+    known["build"] |= {"repository": f"{ecr.address}/shop"}
+    write(checkout, known)
     refused(run("push"), "create the repository first", "infra/ecr.yaml")
 
 
@@ -174,9 +86,9 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
     text = (config / "config.json").read_text()
     (config / "config.json").write_text(text.replace(ecr.address, f"127.0.0.1:{cutter.port}"))
     # Another tag than the other tests'.
-    known = json.loads((checkout / "build/release/release.json").read_text())
+    known = read(checkout)
     known["build"]["tag"] = "1.1.0"
-    (checkout / "build/release/release.json").write_text(json.dumps(known))
+    write(checkout, known)
     refused(run("push", DOCKER_CONFIG=str(config)), "run it again")
     cutter.after = 2**40
     again = run("push", DOCKER_CONFIG=str(config))
@@ -188,9 +100,9 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
 def test_no_cluster(run: Run, checkout: Path, ecr: Registry) -> None:
     known = built(checkout, ecr.address, "cluster")
     known |= {"image": known["build"], "chart": {"reference": "x", "version": "1.0.0"}}
-    (checkout / "build/release/release.json").write_text(json.dumps(known))
+    write(checkout, known)
     refused(run("release"), "cluster can't be reached", "update-kubeconfig")
-    assert "outcome" not in json.loads((checkout / "build/release/release.json").read_text())
+    assert "outcome" not in read(checkout)
 
 
 def test_record_without_a_release_tells_nothing(run: Run) -> None:

@@ -190,7 +190,7 @@ def test_exported_variables_and_artifacts(first: Build) -> None:
     names = {path.name for path in (first.output / "artifacts").rglob("*") if path.is_file()}
     assert {"release.json", "rendered.yaml", "scan.json", "provenance.json"} <= names
     assert any(name.endswith(".tgz") for name in names)
-    assert sum(name.endswith(".sbom.json") for name in names) == 2
+    assert sum(name.endswith(".cdx.json") for name in names) == 2
 
 
 def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
