@@ -1,7 +1,7 @@
 """Signatures and attestations, beside what they are about in the registry: made by cosign, with one key.
 
 COSIGN_KEY names the key: `awskms:///alias/…`, or a file whose password is in COSIGN_PASSWORD. The key alone is trusted
-(docs/adr/0007): no transparency log, certificate or time authority takes part.
+(docs/adr/0012): no transparency log, certificate or time authority takes part.
 """
 
 import json

@@ -11,13 +11,14 @@ from pipeline.config import PipelineError
 GROUP = "pipeline"
 # What a registry says, and what to do about it.
 CURES = {
-    r"NAME_UNKNOWN|repository with name .* does not exist": "create the repository first: infra/ecr.yaml does",
+    r"NAME_UNKNOWN|repository with name .* does not exist|404 Not Found": "create it first: infra/ecr.yaml does",
     r"TAG_INVALID.*immutable|ImageTagAlreadyExists": "what was pushed stays; raise the version in Chart.yaml",
     r"\b401\b|UNAUTHORIZED|Not Authorized|no basic auth": "log in: the buildspec's line with get-login-password",
     r"expired|\b403\b|DENIED": "the login has ended, or may not do this: log in again, or see infra/codebuild.yaml",
     r"\b429\b|TOOMANYREQUESTS": "the registry limits requests: run it again in some minutes",
     r"\b5\d\d\b": "the registry has a problem: run it again in some minutes",
     r"refused|no such host|EOF|reset by peer|timeout|broken pipe|closed network": "the line broke: run it again",
+    r"decrypt|loading private key|awskms": "COSIGN_KEY and COSIGN_PASSWORD say what signs; see infra/codebuild.yaml",
     r"certificate": "SSL_CERT_FILE names the authorities to trust",
 }
 

@@ -231,6 +231,28 @@ def test_invalid_tags(ecr: Registry, session: requests.Session, tag: str) -> Non
     assert put(session, ecr, tag, "x").status_code == 400
 
 
+def test_referrers_are_listed_by_their_subject(ecr: Registry, session: requests.Session) -> None:
+    """As in the distribution specification, which ECR's referrers API follows."""
+    subject = f"sha256:{'1' * 64}"
+    url = f"https://{ecr.address}/v2/plain"
+    assert session.get(f"{url}/referrers/{subject}").json()["manifests"] == []
+    assert put(session, ecr, "2.0.0", "with the empty blob").status_code == 201
+    empty = f"sha256:{hashlib.sha256(EMPTY).hexdigest()}"
+    config = {"mediaType": "application/vnd.example.sbom", "digest": empty, "size": len(EMPTY)}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": []}
+    manifest |= {"subject": {"mediaType": MANIFEST, "digest": subject, "size": 2}}
+    body = json.dumps(manifest).encode()
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    for _ in range(2):
+        answer = session.put(f"{url}/manifests/{digest}", body, headers={"Content-Type": MANIFEST})
+        assert (answer.status_code, answer.headers["OCI-Subject"]) == (201, subject)
+    [listed] = session.get(f"{url}/referrers/{subject}").json()["manifests"]
+    assert (listed["digest"], listed["artifactType"]) == (digest, "application/vnd.example.sbom")
+    other = session.get(f"{url}/referrers/{subject}", params={"artifactType": "application/vnd.other"})
+    assert other.json()["manifests"] == []
+    assert other.headers["OCI-Filters-Applied"] == "artifactType"
+
+
 def test_images_are_not_deleted_through_the_registry(ecr: Registry, session: requests.Session) -> None:
     pushed = put(session, ecr, "kept", "x")
     digest = pushed.headers["Docker-Content-Digest"]

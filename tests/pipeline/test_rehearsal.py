@@ -17,7 +17,7 @@ import pytest
 import requests
 
 import localcluster.cluster
-from pipeline import config, rehearsal
+from pipeline import config, rehearsal, release
 from pipeline.config import ROOT
 from pipeline.helm import Cluster
 from pipeline.rehearsal import Cloud
@@ -210,6 +210,11 @@ def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
     assert {item["service"] for item in told} == {"hello"}
 
 
+def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
+    with pytest.raises(config.PipelineError, match=r"no right to release into the namespace 'not-there': is it there"):
+        release.preflight(Cluster(cloud.kubeconfig, "", "not-there"))
+
+
 def test_a_failing_check_publishes_nothing(repository: Repository, cluster: Cluster, ledger: Ledger) -> None:
     before = images(cluster)
     good = (repository.path / "release.toml").read_text()
@@ -240,7 +245,7 @@ def test_an_image_that_fails_in_the_cluster_is_rolled_back_and_recorded(
 
 def test_no_secret_is_in_a_log(cloud: Cloud, repository: Repository, ledger: Ledger) -> None:
     tokens = json.loads((cloud.registry.home / "tokens.json").read_text())
-    secrets = [ledger.token, *tokens]
+    secrets = [ledger.token, *cloud.secrets.values(), *tokens]
     for output in repository.path.parent.glob("output-*"):
         for path in output.rglob("*"):
             if path.is_file() and path.suffix != ".tgz":
