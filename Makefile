@@ -7,7 +7,7 @@ SHELL := bash
 
 export PYTHONPATH := src:.
 python = $(shell tools/venv.sh)/bin/python
-suites = $(or $(SUITE),lint tools service images chart infra pipeline localcluster release examples)
+suites = $(or $(SUITE),lint tools service images chart infra pipeline localcluster release examples docs)
 
 help: ## Show these words
 	@echo "usage: make WORD [NAME=value …]"; echo

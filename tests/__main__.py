@@ -45,12 +45,13 @@ SUITES: dict[str, list[list[str]]] = {
     "release": [[*PYTEST, "tests/release"]],
     "release-long": [["env", "LONG=1", *PYTEST, "--capture=no", *LONG]],
     "examples": [[*PYTEST, "tests/examples"]],
+    "docs": [[*PYTEST, "tests/docs"]],
 }
 # Programs that come as Debian packages. Amazon Linux, where releases are built, has neither.
-FROM_DEBIAN = {"lint": "shellcheck", "service": "chromium"}
+FROM_DEBIAN = {"lint": "shellcheck", "service": "chromium", "docs": "shellcheck"}
 WITHOUT_BROWSER = ["--ignore=tests/service/test_pages.py"]
 PARALLEL = {"lint", "service", "chart"}
-NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples"}
+NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples", "docs"}
 # What a runner says last: pytest, helm-unittest, ruff, mypy; and the scenarios' table.
 CLOSING = re.compile(
     r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL |^\| "
@@ -87,6 +88,8 @@ def prepare(chosen: set[str]) -> None:
     path = [str(Path(sys.executable).parent)]
     if chosen & NEEDS_CHART_TOOLS:
         path.append(str(tools.binaries("chart")))
+    if "docs" in chosen:  # asks kubectl for its help
+        path.append(str(tools.binaries("kubernetes")))
     os.environ["PATH"] = ":".join([*path, os.environ["PATH"]])
     os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
 

@@ -23,13 +23,6 @@ def bash(script: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_every_command_is_bash() -> None:
-    assert len(BLOCKS) >= 10
-    for block in BLOCKS:
-        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
-
-
 def test_every_file_is_named() -> None:
     for path in t.INFRA.iterdir():
         if path.name != "README.md":

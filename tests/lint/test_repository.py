@@ -61,11 +61,3 @@ def test_text_ends_in_one_newline() -> None:
         if b"\0" not in text and text:
             assert text.endswith(b"\n"), f"{path.relative_to(ROOT)} does not end in a newline"
             assert not text.endswith(b"\n\n"), f"{path.relative_to(ROOT)} ends in empty lines"
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if p.suffix == ".md"], ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_lead_somewhere(path: Path) -> None:
-    """Links to files of this repository; addresses elsewhere are not asked."""
-    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
-        if "://" not in link:
-            assert (path.parent / link).exists(), f"{path.relative_to(ROOT)} links to {link}, which is not there"

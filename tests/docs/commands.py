@@ -1,0 +1,126 @@
+"""Whether the commands in a text can be typed: each program that is here is asked for its help."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import tests.__main__ as suites
+from tests.docs.pages import ROOT
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+WORDS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+BENCHMARKS = {path.parent.name for path in ROOT.glob("benchmarks/*/__main__.py")}
+# After the start of a line, a pipe, a semicolon, a bracket or variables that are set for one command.
+COMMAND = re.compile(
+    r"(?:^|[|;&({]|\$\()\s*(?:[A-Z_]+=\S+ )*(make|python3? -m|helm|kubectl)(?= |$)([^|;&)\n]*)", re.MULTILINE
+)
+PLACEHOLDER = re.compile(r"^[A-Z_]+$|…")
+
+
+def faults(text: str) -> Iterator[str]:
+    """One line for each thing that a command of the text names and that does not exist."""
+    for program, rest in COMMAND.findall(text.replace("\\\n", " ")):
+        words = re.sub(r"\s#.*", "", rest).split()
+        if program == "make":
+            yield from of_make(words)
+        elif program.startswith("python"):
+            yield from of_python(words)
+        else:
+            yield from of_program(program, words)
+
+
+def of_make(words: list[str]) -> Iterator[str]:
+    targets = [word for word in words if "=" not in word and not word.startswith("-")]
+    for word in targets:
+        if word not in WORDS and not PLACEHOLDER.match(word):
+            yield f"make {word}: the Makefile has no such word"
+    for name, _, value in (word.partition("=") for word in words if "=" in word):
+        if name == "SUITE":
+            known = BENCHMARKS if "bench" in targets else set(suites.SUITES)
+            yield from (
+                f"SUITE={one}: there is no such suite" for one in re.findall(r"[a-z-]+", value) if one not in known
+            )
+        elif not used(name):
+            yield f"make … {name}=: nothing reads {name}"
+        elif "/" in value and not PLACEHOLDER.match(value) and not (ROOT / value).exists():
+            yield f"make … {name}={value}: there is no such file"
+
+
+@cache
+def used(variable: str) -> bool:
+    sources = [ROOT / "Makefile", *ROOT.glob("pipeline/*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "tools/venv.sh"]
+    return any(re.search(rf"\b{variable}\b", path.read_text()) for path in sources)
+
+
+def of_python(words: list[str]) -> Iterator[str]:
+    if not words:
+        return
+    module, rest = words[0], words[1:]
+    if module not in ("venv", "pip", "pytest") and importlib.util.find_spec(module) is None:
+        yield f"python -m {module}: there is no such module"
+    elif module == "tests":
+        yield from (f"python -m tests {word}: no such suite" for word in rest if word not in suites.SUITES)
+    elif module == "benchmarks":
+        before, _, after = " ".join(rest).partition(" -- ")
+        for suite in before.split():
+            if suite not in BENCHMARKS:
+                yield f"python -m benchmarks {suite}: no such suite"
+            else:
+                yield from options(f"benchmarks.{suite}", [], after.split())
+    elif importable(module):
+        groups = [word for word in rest[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
+        yield from options(module, groups, rest)
+
+
+def importable(module: str) -> bool:
+    """Whether it takes `--help`, by a parser of arguments."""
+    found = importlib.util.find_spec(module)
+    main = importlib.util.find_spec(f"{module}.__main__") if found and found.submodule_search_locations else found
+    return bool(main and main.origin and re.search(r"argparse|click", Path(main.origin).read_text()))
+
+
+def options(module: str, groups: list[str], words: list[str]) -> Iterator[str]:
+    """Options that `python -m module` doesn't have; its commands are the longest words that it knows."""
+    for count in range(len(groups), -1, -1):
+        code, said = asked(sys.executable, "-m", module, *groups[:count])
+        if code == 0:
+            break
+    else:
+        yield f"python -m {module} --help fails: {said}"
+        return
+    if count == 0 and groups and "COMMAND" in said:
+        yield f"python -m {module} {groups[0]}: no such command"
+    yield from unknown(words, said, f"python -m {module}")
+
+
+def of_program(program: str, words: list[str]) -> Iterator[str]:
+    verbs = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)][:3]
+    if not verbs:
+        return
+    answers = [asked(program, *verbs[:count]) for count in range(1, len(verbs) + 1)]
+    if answers[0][0] or f'unknown command "{verbs[0]}"' in answers[0][1]:
+        yield f"{program} {verbs[0]}: no such command"
+    said = "".join(text for _, text in answers) + (asked_options() if program == "kubectl" else "")
+    yield from unknown(words[: words.index("--")] if "--" in words else words, said, f"{program} {verbs[0]}")
+
+
+def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
+    for word in words:
+        name = word.partition("=")[0]
+        if re.fullmatch(r"--?[a-z][a-z0-9-]*", name) and not re.search(rf"(?<![\w-]){name}(?![\w-])", said):
+            yield f"{command}: its help has no {name}"
+
+
+@cache
+def asked(*command: str) -> tuple[int, str]:
+    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+@cache
+def asked_options() -> str:
+    return subprocess.run(["kubectl", "options"], capture_output=True, text=True, check=True).stdout
