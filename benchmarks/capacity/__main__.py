@@ -1,6 +1,6 @@
-"""What fits on t4g.small nodes, and what a release uses there: docs/capacity-t4g-small.md.
+"""What fits on t4g.small nodes, and what a release uses there: docs/capacity.md.
 
-python -m benchmarks capacity                     # the tables, from requests
+python -m benchmarks capacity                     # what fits, by requests; what it carries, as measured
 python -m benchmarks capacity -- --measure NAME   # memory and CPU under load, on the local cluster NAME
 """
 
@@ -8,7 +8,7 @@ import argparse
 import os
 
 import tools
-from benchmarks.capacity import measure, room
+from benchmarks.capacity import measure, room, scale
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
         names = " and ".join(f"`{values}`" for _, values in releases)
         print(f"\n{names} on {nodes} node{'s' * (nodes > 1)}:\n")
         print("\n".join(room.table(nodes, room.asked(releases))))
+    print("\n" + "\n".join(scale.by_nodes()) + "\n\n" + "\n".join(scale.by_rate()))
     if given.measure:
         measure.run(given.measure, given.seconds)
 

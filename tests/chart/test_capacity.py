@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.capacity import room
-from tests.chart.render import ROOT, Object, merged, render, values_of
+from benchmarks.capacity import room, scale
+from tests.chart.render import ROOT, Object, RenderError, merged, render, values_of
 
 PLANS = {"one node": room.ONE_NODE, "two nodes": room.TWO_NODES}
 
@@ -37,9 +37,30 @@ def test_more_is_seen(layer: dict[str, object]) -> None:
 
 
 def test_the_document_has_the_tables() -> None:
-    text = (ROOT / "docs/capacity-t4g-small.md").read_text()
+    text = (ROOT / "docs/capacity.md").read_text()
     for nodes, releases in PLANS.values():
         table = "\n".join(room.table(nodes, room.asked(releases)))
-        assert table in text, "run `python -m benchmarks capacity`, and put its tables into docs/capacity-t4g-small.md"
+        assert table in text, "run `python -m benchmarks capacity`, and put its tables into docs/capacity.md"
+    for table in (scale.by_nodes(), scale.by_rate()):
+        assert "\n".join(table) in text
     for item in room.NODE["system"] + room.NODE["beyond_one_node"]:
         assert item["source"] in text
+
+
+def test_what_fits_is_what_the_chart_allows() -> None:
+    """One pod more than there are connections for is refused, and one more than fits has no room."""
+    external = {"postgresql": {"enabled": False}, "database": {"host": "db", "existingSecret": "a"}}
+    most = {"autoscaling": {"enabled": True, "maxReplicas": scale.most_pods()}}
+    render("flaskapp", merged(external, most))
+    with pytest.raises(RenderError, match="could ask for"):
+        render("flaskapp", merged(external, most, {"autoscaling": {"maxReplicas": scale.most_pods() + 1}}))
+    assert scale.serving(1) == 1
+    two = {**room.asked(room.TWO_NODES[1])}
+    two["web"] = two["web, during a rollout"] * scale.serving(2)
+    assert room.left(2).holds(sum(two.values(), room.Room()))
+    assert not room.left(2).holds(sum(two.values(), two["web, during a rollout"]))
+
+
+def test_the_database_ends_it_on_many_nodes() -> None:
+    assert scale.carried(1)[1] == scale.carried(2)[1] == "CPU of all nodes"
+    assert scale.carried(5) == scale.carried(50)
