@@ -25,6 +25,7 @@ __all__ = ["postgres"]
 # Blocks that are run from top to bottom, by whom.
 EXECUTED = {
     "docs/tour.md": "tests/service/test_tour.py",
+    "docs/your-application.md": "tests/examples/test_your_application.py",
 }
 # What shellcheck can't know of one block of several: variables that another sets or reads.
 SHELLCHECK = ["shellcheck", "--shell=bash", "--exclude=SC1091,SC2034,SC2086,SC2154,SC2155", "-"]
@@ -92,6 +93,15 @@ def sql(block: Block, database: Database) -> None:
         pass
 
 
+def insights(block: Block) -> None:
+    """A query of CloudWatch Logs: its fields are the ones that docs/service.md promises, where Fluent Bit puts them."""
+    used = set(re.findall(r"log_processed\.(\w+)", block.text))
+    documented = (ROOT / "docs/service.md").read_text().partition("## Logs")[2].partition("## ")[0]
+    assert used
+    assert used <= set(re.findall(r"`(\w+)`", documented))
+    assert "Merge_Log_Key log_processed" in (ROOT / "infra/fluent-bit.yaml").read_text()
+
+
 CHECKERS: dict[str, Callable[[Block], object]] = {
     "sh": shell,
     "sh run": run,
@@ -99,6 +109,7 @@ CHECKERS: dict[str, Callable[[Block], object]] = {
     "yaml postgresql": chart_of_postgresql,
     "json": lambda block: json.loads(block.text),
     "toml": lambda block: tomllib.loads(block.text),
+    "insights": insights,
     "mermaid": lambda block: None,  # test_architecture.py
     "sql": lambda block: None,  # below, with a server
 }
@@ -158,6 +169,7 @@ SEEDED = [
     ("yaml postgresql", "maxConnection: 2"),
     ("json", "{"),
     ("toml", "a ="),
+    ("insights", "filter log_processed.colour = 1"),
     ("python", "print()"),
     ("", "make up"),
 ]
@@ -174,3 +186,17 @@ def test_a_mistake_in_sql_is_seen(postgres: Postgres) -> None:
     sql(Block("page", 1, "sql", "GRANT nothing TO nobody; SELECT 1"), database)
     with pytest.raises(psycopg2.errors.SyntaxError):
         sql(Block("page", 1, "sql", "SELECT 1; GRANT to"), database)
+
+
+def test_messages_in_troubleshooting_are_ours() -> None:
+    """What people see is quoted from the code; where it is another program's, that is said here."""
+    others = ("additional properties", "another operation", "context deadline exceeded")
+    page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Pods")[0]
+    quoted = re.findall(r"^\| (?:a line such as )?`([^`]+ [^`]+)`", page, re.MULTILINE)
+    sources = [path for top in ("localcluster", "pipeline", "charts") for path in (ROOT / top).rglob("*.*")]
+    code = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".yaml", ".tpl"))
+    assert len(quoted) > 6
+    for message in quoted:
+        parts = [part.strip(" ,;") for part in message.split("…")]
+        known = message.startswith(others) or all(part in code for part in parts) or "make up" in message
+        assert known, f"nothing says {message!r}"
