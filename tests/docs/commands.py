@@ -46,7 +46,7 @@ def of_make(words: list[str]) -> Iterator[str]:
             )
         elif not used(name):
             yield f"make … {name}=: nothing reads {name}"
-        elif (ROOT / value.partition("/")[0]).is_dir() and not (ROOT / value).exists():
+        elif re.match(r"[\w.]+/", value) and (ROOT / value.partition("/")[0]).is_dir() and not (ROOT / value).exists():
             yield f"make … {name}={value}: there is no such file"
 
 
