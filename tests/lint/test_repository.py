@@ -61,3 +61,21 @@ def test_text_ends_in_one_newline() -> None:
         if b"\0" not in text and text:
             assert text.endswith(b"\n"), f"{path.relative_to(ROOT)} does not end in a newline"
             assert not text.endswith(b"\n\n"), f"{path.relative_to(ROOT)} ends in empty lines"
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
+def test_workflows_pin_actions_and_have_no_rights(path: Path) -> None:
+    """An action by a tag is whatever its owner, or who stole the tag, makes of it."""
+    text = path.read_text()
+    uses = re.findall(r"uses: *(\S+)(.*)", text)
+    assert uses
+    for action, comment in uses:
+        assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), f"{action} is not pinned by a commit"
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", comment), f"say which version {action} is"
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job and "permissions" not in job for job in workflow["jobs"].values())
+    assert "pull_request_target" not in text
