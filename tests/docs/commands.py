@@ -98,7 +98,10 @@ def options(module: str, groups: list[str], words: list[str]) -> Iterator[str]:
 
 
 def of_program(program: str, words: list[str]) -> Iterator[str]:
-    verbs = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)][:3]
+    after = words
+    while after and after[0].startswith("-"):  # options of every command, each with its value
+        after = after[1 if "=" in after[0] else 2 :]
+    verbs = [word for word in after if re.fullmatch(r"[a-z][a-z-]*", word)][:3]
     if not verbs:
         return
     answers = [asked(program, *verbs[:count]) for count in range(1, len(verbs) + 1)]
