@@ -76,7 +76,7 @@ def values(block: Block) -> None:
             checked = kubeconform(yaml.safe_dump(document), NEWEST)
             assert checked.returncode == 0, checked.stdout
         else:
-            render_text("flaskapp", merged(WITHOUT_CLUSTER, document))
+            render_text("flaskapp", merged(document, WITHOUT_CLUSTER))
 
 
 def chart_of_postgresql(block: Block) -> None:
