@@ -157,9 +157,10 @@ def cluster(cloud: Cloud) -> Cluster:
 
 
 def images(cluster: Cluster) -> set[str]:
-    """What the web pods run."""
-    found = cluster.kubectl("get", "pods", "-l", "app.kubernetes.io/component=web", "-o", "json")
-    return {pod["spec"]["containers"][0]["image"] for pod in json.loads(found.stdout)["items"]}
+    """What the web pods run, but for those that are ending."""
+    found = json.loads(cluster.kubectl("get", "pods", "-l", "app.kubernetes.io/component=web", "-o", "json").stdout)
+    staying = [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+    return {pod["spec"]["containers"][0]["image"] for pod in staying}
 
 
 @pytest.fixture(scope="module")
