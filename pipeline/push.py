@@ -22,11 +22,11 @@ def push() -> None:
     if published:
         say(f"{tagged} is there already: nothing is pushed")
     else:
-        registryclient.crane("push", str(state.FOLDER / "image"), reference)
+        new = registryclient.push(state.FOLDER / "image", reference)
         cosign.sign(reference)
         cosign.attest(reference, cosign.PROVENANCE, statement)
         for platform, built in image["platforms"].items():
             cosign.attest(f"{image['repository']}@{built['digest']}", cosign.SBOM, build.sbom(platform))
         registryclient.crane("tag", reference, image["tag"])
-        say(f"pushed {tagged} ({image['digest']}), signed, with SBOMs and provenance")
+        say(f"pushed {tagged} ({image['digest']}, {new / 1024:.0f} KiB new), signed, with SBOMs and provenance")
     state.add(image=image | {"reference": reference})

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import tools
 from pipeline.config import PipelineError
@@ -68,6 +69,15 @@ def digest(reference: str) -> str:
     if done.returncode:
         raise refusal("crane digest", done.stderr)
     return done.stdout.strip()
+
+
+def push(layout: Path, reference: str) -> int:
+    """Push an OCI layout under a reference; return how many bytes of it the registry did not have."""
+    done = run(["push", str(layout), reference])
+    if done.returncode:
+        raise refusal("crane push", done.stderr)
+    new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", done.stderr))
+    return sum((layout / "blobs/sha256" / digest).stat().st_size for digest in new)
 
 
 def moved(tagged: str) -> PipelineError:

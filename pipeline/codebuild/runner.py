@@ -36,6 +36,7 @@ class Build:
     succeeding: bool = True
     stopped: str = ""
     executed: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[dict[str, Any]] = field(default_factory=list)
     phases: list[dict[str, Any]] = field(default_factory=list)
     exported: dict[str, str] = field(default_factory=dict)
 
@@ -113,8 +114,12 @@ class Build:
     def _command(self, phase: str, line: str) -> int:
         self.say(f"Running command {line}")
         self.executed.append((phase, line))
+        started = time.monotonic()
         # Part of the command's own line, so that a running shell has it, too.
-        return self.shell.run(f"export CODEBUILD_BUILD_SUCCEEDING={int(self.succeeding)}\n{line}")
+        code = self.shell.run(f"export CODEBUILD_BUILD_SUCCEEDING={int(self.succeeding)}\n{line}")
+        seconds = round(time.monotonic() - started, 1)
+        self.commands.append({"phase": phase, "command": line, "code": code, "seconds": seconds})
+        return code
 
     def _timed(self, name: str, work: Callable[[], str]) -> None:
         self.say(f"Entering phase {name}")
@@ -143,8 +148,8 @@ class Build:
 
     def _result(self) -> None:
         succeeded = "SUCCEEDED" if self.succeeding else self.stopped or "FAILED"
-        result = {"status": succeeded, "phases": self.phases, "exported_variables": self.exported}
-        result["not_executed"] = self.not_executed
+        result = {"status": succeeded, "phases": self.phases, "commands": self.commands}
+        result |= {"exported_variables": self.exported, "not_executed": self.not_executed}
         (self.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         self.say("")
         for phase in self.phases:
