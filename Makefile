@@ -34,8 +34,8 @@ test-fast: ## Run lint, service and chart tests
 lint: ## Check style and types
 	@$(python) -m tests lint
 
-bench: ## Measure what docs/performance.md says; SUITE=service
-	@$(python) -m benchmarks $(or $(SUITE),service)
+bench: ## Measure, and print one table (docs/benchmarks.md); PART="render image", or SUITE=service for more of one
+	@$(python) -m benchmarks $(or $(SUITE),figures) $(if $(PART),-- $(PART))
 
 pipeline: ## Run buildspec.yml here on the last commit: local registry and cluster in place of AWS's
 	@$(python) -m pipeline rehearse

@@ -22,10 +22,8 @@ def milliseconds(*command: str | Path) -> tuple[float, float]:
     return (time.perf_counter() - started) * 1000, cpu * 1000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks chart --", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=30)
-    rounds = parser.parse_args().rounds
+def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """What each side's renders took, by the clock and of CPU."""
     os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
@@ -39,6 +37,13 @@ def main() -> None:
         for _ in range(rounds):
             for name, arguments in commands.items():
                 times[name].append(milliseconds("helm", "template", *arguments))
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks chart --", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    times = alternating(parser.parse_args().rounds)
     print("| helm template | median | least | most | median CPU |\n| --- | ---: | ---: | ---: | ---: |")
     for name, taken in times.items():
         clock, cpu = zip(*taken, strict=True)

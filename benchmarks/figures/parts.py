@@ -1,0 +1,211 @@
+"""What is measured: each part gives figures, or says why it can't here."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.chart.__main__ import alternating
+from benchmarks.figures.figure import Figure
+from benchmarks.service.memory import LIBRARIES
+from benchmarks.service.setup import Side, get, load, prepared
+from localcluster import baseimages, buildkit, image, pipconfig
+from localcluster import cluster as localcluster
+from pipeline.helm import Cluster
+from pipeline.postgres import Postgres
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTANCE = os.environ.get("INSTANCE", "bench")
+# What a tutorial has: one stage, everything copied, requirements installed. pip's settings are this machine's.
+PLAIN = f"""\
+FROM {baseimages.PYTHON}
+WORKDIR /app
+COPY . .
+RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \\
+    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_CONFIG_FILE=/run/secrets/pip PIP_CERT=$(ls /run/secrets/ca 2> /dev/null || true) \\
+    python -m pip install -r requirements.lock
+CMD ["gunicorn", "--chdir", "src"]
+"""
+
+
+class UnableError(Exception):
+    """A part can't run on this machine; the message says why."""
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        raise UnableError("it needs root")
+
+
+def render() -> list[Figure]:
+    """`helm template`, against what `helm create` makes."""
+    ours, theirs = alternating(rounds=15).values()
+    cpu = Figure("`helm template`", "ms of CPU", [t[1] for t in ours], "`helm create`", [t[1] for t in theirs])
+    clock = Figure("`helm template`", "ms", [t[0] for t in ours], "`helm create`", [t[0] for t in theirs])
+    return [cpu, clock]
+
+
+def service() -> list[Figure]:
+    """One worker of ours, of Flask with an ORM, and of raw WSGI; and its start."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.chmod(0o755)
+        server = Postgres(directory, "password", durable=True)
+        server.start()
+        stack.callback(server.stop)
+        environment = prepared(server, "small", 10_000, "interval '5 minutes'")
+        sides = {"": "flaskapp", "benchmarks.service.orm:app": "orm", "benchmarks.service.raw:app": "raw"}
+        ports = {name: Side(stack, environment, module).port for module, name in sides.items()}
+        request = get("/api/v1/deployments")
+        rates: dict[str, list[float]] = {name: [] for name in ports}
+        for _ in range(6):
+            for name, port in ports.items():
+                rates[name].append(load(port, request, 1)["rate"])
+        mine = rates["flaskapp"][1:]  # the first warms up
+        ready, bare = [], []
+        for _ in range(5):
+            bare.append(seconds(lambda: run([sys.executable, "-c", f"import {LIBRARIES}"], environment)))
+            with ExitStack() as started:
+                ready.append(seconds(lambda: Side(started, environment)))
+    return [
+        Figure("reads of twenty, one worker", "1/s", mine, "Flask with an ORM", rates["orm"][1:]),
+        Figure("reads of twenty, one worker", "1/s", mine, "raw WSGI", rates["raw"][1:]),
+        Figure("start to `/readyz`", "s", ready, "import of its libraries", bare),
+    ]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise UnableError(f"`{' '.join(command)[:60]}` failed: {(done.stderr or done.stdout).strip()[-200:]}")
+    return done.stdout
+
+
+def image_size() -> list[Figure]:
+    """Layers above the base, compressed, against a plain `FROM python` with `pip install`."""
+    need_root()
+    with tempfile.TemporaryDirectory() as folder, buildkit.daemon() as builder:
+        work = Path(folder)
+        ours = image.build_image(ROOT, name="flaskapp", builder=builder)
+        base = baseimages.python(builder)
+        context = work / "plain"
+        context.mkdir()
+        run(["cp", "-r", "src", "requirements.lock", str(context)])
+        run(["find", str(context), "-name", "__pycache__", "-prune", "-exec", "rm", "-rf", "{}", "+"])
+        (context / "Dockerfile").write_text(PLAIN)
+        bases = {baseimages.PYTHON: base.layout} if base.layout else {}
+        settings = pipconfig.secrets(work)
+        layout = builder.build(context, work / "image", what="a plain image", bases=bases, secrets=settings)
+        sizes = [int(layer["size"]) for layer in layout.layers]
+    below = len(ours.layers) - len(ours.own_layers)
+    mine, plain = sum(size for _, size in ours.own_layers) / 2**20, sum(sizes[below:]) / 2**20
+    return [Figure("image above its base", "MiB", [mine], "plain Dockerfile", [plain])]
+
+
+def up() -> list[Figure]:
+    """`make up` where it has run before; what its release uses; how soon the autoscaler follows a step of load."""
+    need_root()
+    make = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}"]
+    first = seconds(lambda: run(make))
+    again = [seconds(lambda: run(make)) for _ in range(3)]
+    made = localcluster.existing(INSTANCE)
+    cluster = Cluster(made.kubeconfig, "", "flaskapp")
+    try:
+        memory = working_set(cluster)
+        reaction = autoscaled(cluster)
+    finally:
+        localcluster.down(INSTANCE)
+    return [
+        Figure("`make up`, tools built, no cluster yet", "s", [first]),
+        Figure("`make up` again", "s", again),
+        *(Figure(f"working set of {pod}, after that load", "MiB", [size]) for pod, size in memory.items()),
+        Figure("from a step of load to the second ready pod", "s", [reaction]),
+    ]
+
+
+def url(cluster: Cluster) -> str:
+    return localcluster.forward(INSTANCE, cluster.namespace, "flaskapp")
+
+
+def working_set(cluster: Cluster) -> dict[str, float]:
+    """MiB of each pod of the release, and of all, as the kubelet counts it, after 20 seconds of load."""
+    load(int(url(cluster).rpartition(":")[2]), get("/api/v1/deployments"), 20)
+    time.sleep(15)  # the kubelet looks every ten seconds or so
+    found: dict[str, float] = {}
+    for node in json.loads(cluster.kubectl("get", "nodes", "--output=json").stdout)["items"]:
+        path = f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary?only_cpu_and_memory=true"
+        for pod in json.loads(cluster.kubectl("get", f"--raw={path}").stdout)["pods"]:
+            if pod["podRef"]["namespace"] == cluster.namespace:
+                kind = "the database" if "postgresql" in pod["podRef"]["name"] else "a replica"
+                found[kind] = pod["memory"]["workingSetBytes"] / 2**20
+    return found | {"the whole release": sum(found.values())}
+
+
+def autoscaled(cluster: Cluster) -> float:
+    """Seconds from the first request of a steady load to a second pod that is ready, from one."""
+    scaling = {
+        "minReplicas": 1,
+        "maxReplicas": 3,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "flaskapp"},
+    }
+    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "step"}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(scaler | {"spec": scaling | metric(70)}))
+    port = url(cluster).rpartition(":")[2]
+    time.sleep(45)  # until it has a first figure
+    command = [sys.executable, "-m", "benchmarks.service.load", port, "8", "240", "150", "0"]
+    loading = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-3, stderr=-3, cwd=ROOT)
+    assert loading.stdin
+    loading.stdin.write(get("/api/v1/deployments"))
+    loading.stdin.close()
+    began = time.monotonic()
+    try:
+        while time.monotonic() - began < 240:
+            status = json.loads(cluster.kubectl("get", "deployment", "flaskapp", "--output=json").stdout)["status"]
+            if status.get("readyReplicas", 0) > 1:
+                return time.monotonic() - began
+            time.sleep(1)
+    finally:
+        loading.kill()
+        loading.wait()
+    raise UnableError("the autoscaler added no pod in 240 s")
+
+
+def metric(utilization: int) -> dict[str, Any]:
+    target = {"type": "Utilization", "averageUtilization": utilization}
+    return {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
+
+
+def pipeline() -> list[Figure]:
+    """`make pipeline`: buildspec.yml from its first line to a release."""
+    need_root()
+    began = time.perf_counter()
+    run(["make", "--no-print-directory", "pipeline", f"INSTANCE={INSTANCE}"])
+    took = time.perf_counter() - began
+    log = (ROOT / "build/pipeline/build.log").read_text()
+    checks = re.findall(r"check: passed in (\d+) s", log)
+    found = [Figure("`make pipeline`", "s", [took])]
+    return [*found, *(Figure("of that, its checks", "s", [float(value)]) for value in checks)]
+
+
+PARTS: dict[str, Callable[[], list[Figure]]] = {
+    "render": render,
+    "service": service,
+    "image": image_size,
+    "up": up,
+    "pipeline": pipeline,
+}

@@ -1,0 +1,42 @@
+"""docs/benchmarks.md shows what was measured; a part that can't run lets the others go on."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.figures import __main__ as bench
+from benchmarks.figures import figure
+from benchmarks.figures.figure import Figure
+from tests.docs.pages import ROOT
+
+
+def test_the_page_has_the_table_and_the_plot() -> None:
+    page, results = (ROOT / "docs/benchmarks.md").read_text(), figure.kept()
+    assert "\n".join(figure.table(results)) in page, "run `make bench`, and put its table into docs/benchmarks.md"
+    assert "\n".join(figure.machines(results)) in page
+    assert (ROOT / "docs/benchmarks.svg").read_text() == figure.plot(results)
+    ElementTree.fromstring(figure.plot(results))  # noqa: S314 - our own
+
+
+def test_ratios_come_first_and_are_of_medians() -> None:
+    compared = Figure("b", "s", [1, 2, 9], "c", [4, 4, 1])
+    results = {"one": ("", "", [Figure("a", "s", [3])]), "two": ("", "", [compared])}
+    rows = figure.table(results)[2:]
+    assert rows[0].startswith("| **0.50** | b, s | 2.00 (1.00-9.00) |")
+    assert rows[1].startswith("|  | a, s | 3.00 |")
+
+
+def test_a_part_that_cannot_run_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> list[Figure]:
+        raise RuntimeError("no cluster here\nmore of it")
+
+    kept = tmp_path / "results.json"
+    monkeypatch.setattr(bench, "PARTS", {"broken": broken, "fine": lambda: [Figure("a", "s", [1.0])]})
+    monkeypatch.setattr(figure, "keep", lambda part, figures: kept.write_text(json.dumps(part)))
+    assert [bench.measure(part) for part in bench.PARTS] == [False, True]
+    assert "broken: left out: no cluster here\n" in capsys.readouterr().err
+    assert json.loads(kept.read_text()) == "fine"
