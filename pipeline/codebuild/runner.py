@@ -148,7 +148,7 @@ class Build:
 
     def _result(self) -> None:
         succeeded = "SUCCEEDED" if self.succeeding else self.stopped or "FAILED"
-        result = {"status": succeeded, "phases": self.phases, "commands": self.commands}
+        result: dict[str, Any] = {"status": succeeded, "phases": self.phases, "commands": self.commands}
         result |= {"exported_variables": self.exported, "not_executed": self.not_executed}
         (self.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         self.say("")

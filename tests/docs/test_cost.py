@@ -27,7 +27,7 @@ def test_each_price_has_a_source_and_each_quantity_a_price() -> None:
 
 
 def test_sums_leave_out_what_is_not_known() -> None:
-    assert cost.monthly("key", 1) is None
+    assert cost.monthly("backups", 1) is None
     assert cost.monthly("node", 2) == pytest.approx(2 * 0.0168 * 730)
     known = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
     assert f"**{sum(known):.2f}**" in cost.plans()[-1]
