@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.figures import figure
-from benchmarks.figures.parts import PARTS
+from benchmarks.figures import figure, parts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/benchmarks.md"
 PLOT = PAGE.with_suffix(".svg")
@@ -19,7 +18,7 @@ def measure(part: str) -> bool:
     """Measure a part and keep its figures; return whether it could be."""
     began = time.monotonic()
     try:
-        figures = PARTS[part]()
+        figures = parts.PARTS[part]()
     except (Exception, SystemExit) as error:
         cause = str(error).strip().splitlines()
         print(f"{part}: left out: {cause[0] if cause else type(error).__name__}", file=sys.stderr)
@@ -31,12 +30,12 @@ def measure(part: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks figures --", description=__doc__)
-    parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("part", nargs="*", help=f"of {', '.join(parts.PARTS)}; all if none is named")
     parser.add_argument("--kept", action="store_true", help="Measure nothing: print what is kept.")
     given = parser.parse_args()
-    if unknown := set(given.part) - set(PARTS):
+    if unknown := set(given.part) - set(parts.PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    measured = [measure(part) for part in given.part or PARTS if not given.kept]
+    measured = [measure(part) for part in given.part or parts.PARTS if not given.kept]
     results = figure.kept()
     PLOT.write_text(figure.plot(results))
     print("\n".join([*figure.table(results), "", *figure.machines(results)]))
