@@ -46,3 +46,11 @@ def test_production_is_what_infra_makes() -> None:
     parameters = template.load("rds")["Parameters"]
     assert plans["production with RDS"]["database-disk"] == parameters["Storage"]["Default"]
     assert parameters["InstanceClass"]["Default"] in cost.BOOK["prices"]["database"]["what"]
+
+
+def test_the_readme_has_the_sums() -> None:
+    development, production = (
+        sum(cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"][plan].items())
+        for plan in ("development", "production")
+    )
+    assert f"| {development:.0f}; {production:.0f} dollars" in (ROOT / "README.md").read_text()
