@@ -121,11 +121,10 @@ def up() -> list[Figure]:
     """`make up` where it has run before; what its release uses; how soon the autoscaler follows a step of load."""
     need_root()
     make = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}"]
-    first = seconds(lambda: run(make))
-    again = [seconds(lambda: run(make)) for _ in range(3)]
-    made = localcluster.existing(INSTANCE)
-    cluster = Cluster(made.kubeconfig, "", "flaskapp")
     try:
+        first = seconds(lambda: run(make))
+        again = [seconds(lambda: run(make)) for _ in range(3)]
+        cluster = Cluster(localcluster.existing(INSTANCE).kubeconfig, "", "flaskapp")
         memory = working_set(cluster)
         reaction = autoscaled(cluster)
     finally:
