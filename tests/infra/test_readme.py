@@ -126,14 +126,10 @@ def test_the_arithmetic_of_credits() -> None:
 
 
 def test_the_price_of_a_release() -> None:
-    """No more than its project's minutes at the ARM machine's price."""
-    release = t.load("codebuild")["Resources"]["Release"]["Properties"]
-    assert (release["Environment"]["Type"], release["Environment"]["ComputeType"]) == (
-        "ARM_CONTAINER",
-        "BUILD_GENERAL1_SMALL",
-    )
+    """No more than its project's minutes."""
     text = " ".join(README.split())
-    price = float(re.findall(r"give \$([\d.]+) for the small ARM one", text)[0])
-    minutes = release["TimeoutInMinutes"]
-    assert f"after {minutes} minutes, so a release costs ${minutes * price:.2f} at most" in text
+    price = BOOK["prices"]["build"]["price"]
+    minutes = t.load("codebuild")["Resources"]["Release"]["Properties"]["TimeoutInMinutes"]
+    assert f"costs ${price} a minute" in text
+    assert f"after {minutes} minutes, so by that price a release costs ${minutes * price:.2f} at most" in text
     assert f"twenty minutes of it ${20 * price:.2f}" in text
