@@ -66,6 +66,9 @@ def main() -> int:
         parser.error(f"there is no suite {unknown[0]!r}; the suites are {', '.join(SUITES)}")
     # A shell's background job ignores SIGINT, and so would every server that a test ends by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A make that a test calls is nobody's child, or it would print the folder that it enters.
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
+        os.environ.pop(name, None)
     LOGS.mkdir(parents=True, exist_ok=True)
     try:
         prepare(set(chosen))
