@@ -16,12 +16,11 @@ import yaml
 
 from benchmarks.chart.__main__ import alternating
 from benchmarks.figures.figure import Figure
-from benchmarks.service.memory import LIBRARIES
-from benchmarks.service.setup import Side, get, load, prepared
+from benchmarks.service import __main__ as ledger
+from benchmarks.service.setup import Side, get, load, postgres, prepared, timed
 from localcluster import baseimages, buildkit, image, pipconfig
 from localcluster import cluster as localcluster
 from pipeline.helm import Cluster
-from pipeline.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = os.environ.get("INSTANCE", "bench")
@@ -56,37 +55,17 @@ def render() -> list[Figure]:
 
 def service() -> list[Figure]:
     """One worker of ours, of Flask with an ORM, and of raw WSGI; and its start."""
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        directory.chmod(0o755)
-        server = Postgres(directory, "password", durable=True)
-        server.start()
-        stack.callback(server.stop)
-        environment = prepared(server, "small", 10_000, "interval '5 minutes'")
-        sides = {"": "flaskapp", "benchmarks.service.orm:app": "orm", "benchmarks.service.raw:app": "raw"}
-        ports = {name: Side(stack, environment, module).port for module, name in sides.items()}
-        request = get("/api/v1/deployments")
-        rates: dict[str, list[float]] = {name: [] for name in ports}
-        for _ in range(6):
-            for name, port in ports.items():
-                rates[name].append(load(port, request, 1)["rate"])
-        mine = rates["flaskapp"][1:]  # the first warms up
-        ready, bare = [], []
-        for _ in range(5):
-            bare.append(seconds(lambda: run([sys.executable, "-c", f"import {LIBRARIES}"], environment)))
-            with ExitStack() as started:
-                ready.append(seconds(lambda: Side(started, environment)))
+    with postgres() as (server, _), ExitStack() as stack:
+        environment = prepared(server, "small", 10_000, ledger.GAP)
+        modules = {"flaskapp": "", "orm": "benchmarks.service.orm:app", "raw": "benchmarks.service.raw:app"}
+        sides = {name: Side(stack, environment, module) for name, module in modules.items()}
+        rates, _ = ledger.alternating(sides, get("/api/v1/deployments"), rounds=5, seconds=1)
+        ready, bare = ledger.starts(environment)
     return [
-        Figure("reads of twenty, one worker", "1/s", mine, "Flask with an ORM", rates["orm"][1:]),
-        Figure("reads of twenty, one worker", "1/s", mine, "raw WSGI", rates["raw"][1:]),
+        Figure("reads of twenty, one worker", "1/s", rates["flaskapp"], "Flask with an ORM", rates["orm"]),
+        Figure("reads of twenty, one worker", "1/s", rates["flaskapp"], "raw WSGI", rates["raw"]),
         Figure("start to `/readyz`", "s", ready, "import of its libraries", bare),
     ]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
@@ -122,8 +101,8 @@ def up() -> list[Figure]:
     need_root()
     make = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}"]
     try:
-        first = seconds(lambda: run(make))
-        again = [seconds(lambda: run(make)) for _ in range(3)]
+        first = timed(lambda: run(make))
+        again = [timed(lambda: run(make)) for _ in range(3)]
         cluster = Cluster(localcluster.existing(INSTANCE).kubeconfig, "", "flaskapp")
         memory = working_set(cluster)
         reaction = autoscaled(cluster)

@@ -9,8 +9,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +18,20 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.service import memory, plans
-from benchmarks.service.setup import Side, execute, fetch, flaskapp, get, load, post, prepared, psql, spread
+from benchmarks.service.setup import (
+    Side,
+    execute,
+    fetch,
+    flaskapp,
+    get,
+    load,
+    post,
+    postgres,
+    prepared,
+    psql,
+    spread,
+    timed,
+)
 from pipeline.postgres import Postgres
 
 BASELINES = ("raw", "bare", "orm")
@@ -59,11 +70,7 @@ def main() -> None:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the stack, which ends the servers
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        directory.chmod(0o755)
-        server = Postgres(directory, "password", durable=True)
-        server.start()
-        stack.callback(server.stop)
+        server, directory = stack.enter_context(postgres())
         run = Run(options, stack, server, directory)
         for name in options.part or PARTS:
             with ExitStack() as run.stack:  # the sides of a part end with it
@@ -94,7 +101,7 @@ def speeds(run: Run) -> None:
     print(f"{'':<20}{columns}{'of raw':>9}{'of bare':>9}{'of orm':>9}")
     for name, (request, names) in cases.items():
         compared = {side: sides[side] for side in names}
-        rates, costs = alternating(compared, request, run.options)
+        rates, costs = alternating(compared, request, run.options.rounds, run.options.seconds)
         faster = {side: ratio(rates["flaskapp"], rates[side]) for side in names[1:]}
         cheaper = {side: ratio(costs[side], costs["flaskapp"]) for side in names[1:]}
         show(f"{name}, a second", rates, faster)
@@ -109,18 +116,18 @@ def speeds(run: Run) -> None:
 Measured = dict[str, list[float]]
 
 
-def alternating(sides: dict[str, Side], request: bytes, options: argparse.Namespace) -> tuple[Measured, Measured]:
+def alternating(sides: dict[str, Side], request: bytes, rounds: int, seconds: float) -> tuple[Measured, Measured]:
     """Requests a second, and microseconds of the server's processor time for one, of each side in each round."""
     rates: Measured = {side: [] for side in sides}
     costs: Measured = {side: [] for side in sides}
     for side in sides.values():  # warm
         load(side.port, request, 1)
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, side in sides.items():
             before = side.processor()
-            rate = load(side.port, request, options.seconds)["rate"]
+            rate = load(side.port, request, seconds)["rate"]
             rates[name].append(rate)
-            costs[name].append(1e6 * (side.processor() - before) / (rate * options.seconds))
+            costs[name].append(1e6 * (side.processor() - before) / (rate * seconds))
     return rates, costs
 
 
@@ -183,26 +190,21 @@ def imports(run: Run) -> None:
     print(f"\n{rows:,} rows in seconds: import {mine}, COPY {theirs}, of COPY {of_copy:.2f}")
 
 
-def timed(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def start(run: Run) -> None:
     """From the process's start to /readyz, against the bare import of the libraries."""
-    environment = run.small
-    bare_code = f"import {memory.LIBRARIES}"
-    bare, ready = [], []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", bare_code], check=True, env=environment, stdout=-3)
-        bare.append(time.perf_counter() - began)
-        with ExitStack() as stack:
-            began = time.perf_counter()
-            Side(stack, environment)
-            ready.append(time.perf_counter() - began)
+    ready, bare = starts(run.small)
     print(f"\nseconds to /readyz {spread(ready, 2)}, bare import {spread(bare, 2)}, ratio {ratio(ready, bare):.2f}")
+
+
+def starts(environment: dict[str, str]) -> tuple[list[float], list[float]]:
+    """Seconds to /readyz, and of the bare import of the libraries, in turn."""
+    ready, bare = [], []
+    command = [sys.executable, "-c", f"import {memory.LIBRARIES}"]
+    for _ in range(5):
+        bare.append(timed(lambda: subprocess.run(command, check=True, env=environment, stdout=-3)))
+        with ExitStack() as stack:
+            ready.append(timed(lambda: Side(stack, environment)))
+    return ready, bare
 
 
 def same_bytes(mine: int, baseline: int, path: str) -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +31,20 @@ FILL = """
     FROM (SELECT n, now() - n * {gap} AS t FROM generate_series(1, {rows}) n) numbered
 
 """
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[Postgres, Path]]:
+    """A server that waits for its disk as in production, and its directory; both end with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        directory.chmod(0o755)
+        server = Postgres(directory, "password", durable=True)
+        server.start()
+        try:
+            yield server, directory
+        finally:
+            server.stop()
 
 
 def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]:
@@ -133,6 +149,13 @@ def load(
     if result["bad"]:
         raise SystemExit(f"{result['bad']} answers were no 2xx, the first: {result['first']}")
     return result
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def spread(values: list[float], digits: int = 0) -> str:
