@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+INDEX = "application/vnd.oci.image.index.v1+json"  # several images, one for each platform
 
 
 @dataclass(frozen=True)

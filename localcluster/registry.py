@@ -5,10 +5,12 @@ from functools import cache
 
 import requests
 
+from localcluster.oci import INDEX
+
 SECONDS = 3
 MANIFESTS = ", ".join(
     [
-        "application/vnd.oci.image.index.v1+json",
+        INDEX,
         "application/vnd.docker.distribution.manifest.list.v2+json",
         "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.v2+json",

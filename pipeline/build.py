@@ -11,14 +11,13 @@ from typing import Any
 
 from localcluster import buildkit
 from localcluster.image import build_image
-from localcluster.oci import Layout
+from localcluster.oci import INDEX, Layout
 from pipeline import chart, cosign, registryclient, smoke, state
 from pipeline.config import PipelineError, Release
 from tools import say
 
 # The nodes' first: t4g is arm64.
 PLATFORMS = ("linux/arm64", "linux/amd64")
-INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 def build(release: Release, repository: str = "") -> None:

@@ -20,8 +20,9 @@ from typing import Any
 import urllib3
 from flask import Flask, Request, Response, request
 
+from localcluster.oci import INDEX
+
 ACCOUNT = "123456789012"
-INDEX = "application/vnd.oci.image.index.v1+json"
 PATHS = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 # These belong to one connection, so they end here.

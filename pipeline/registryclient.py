@@ -47,10 +47,7 @@ def crane(*arguments: str) -> str:
     Raises:
         PipelineError: it failed; the message says why and what to do.
     """
-    done = run(arguments)
-    if done.returncode:
-        raise refusal(f"crane {arguments[0]}", done.stderr)
-    return done.stdout.strip()
+    return _succeed(arguments).stdout.strip()
 
 
 def digest(reference: str) -> str:
@@ -73,16 +70,21 @@ def digest(reference: str) -> str:
 
 def push(layout: Path, reference: str) -> int:
     """Push an OCI layout under a reference; return how many bytes of it the registry did not have."""
-    done = run(["push", str(layout), reference])
-    if done.returncode:
-        raise refusal("crane push", done.stderr)
-    new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", done.stderr))
+    said = _succeed(["push", str(layout), reference]).stderr
+    new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", said))
     return sum((layout / "blobs/sha256" / digest).stat().st_size for digest in new)
 
 
 def moved(tagged: str) -> PipelineError:
     """The error for a tag that names something else already."""
     return PipelineError(f"{tagged} names another image, and tags are immutable: raise the version in Chart.yaml")
+
+
+def _succeed(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    done = run(arguments)
+    if done.returncode:
+        raise refusal(f"crane {arguments[0]}", done.stderr)
+    return done
 
 
 def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":

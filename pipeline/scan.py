@@ -94,8 +94,7 @@ def conclude(key: str, found: Collection[Finding], reason: str, allowed: Mapping
     if reason and build.on_aws():
         raise PipelineError(f"vulnerabilities can't be looked up, and AWS releases nothing unchecked: {reason}")
     say(f"{key}: NOT CHECKED for vulnerabilities: {reason}" if reason else f"{key}: passed")
-    known = {key: {"result": result}}
-    state.add(**known)
+    state.add(**{key: {"result": result}})
 
 
 def inventory(known: Mapping[str, Any], platform: str, layout: Path) -> set[tuple[str, str]]:
