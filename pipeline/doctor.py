@@ -134,7 +134,7 @@ class Doctor:
             component = job["metadata"]["labels"].get("app.kubernetes.io/component", "job")
             if not failed and (not attempts or condition(job, "Complete")):
                 continue
-            said = self._last_words(f"job/{job['metadata']['name']}") or (failed or {}).get("message", "")
+            said = self._last_words(f"job/{job['metadata']['name']}", "--all-containers")
             what = (
                 f"the {component} failed" if failed else f"the {component} failed {attempts} times and is tried again"
             )
@@ -216,7 +216,7 @@ class Doctor:
                 "raise resources.limits.memory or lower workers",
             )
         elif reason == "CrashLoopBackOff" or (status["restartCount"] > 1 and not status["ready"]):
-            said = self._last_words(pod["metadata"]["name"], name, "--previous")
+            said = self._last_words(pod["metadata"]["name"], f"--container={name}", "--previous")
             yield Finding(
                 where,
                 f"it ends again and again (exit code {ended.get('exitCode', 'unknown')}): {said}",
@@ -227,7 +227,7 @@ class Doctor:
 
     def _running(self, pod: Object, status: Object, where: str) -> Iterator[Finding]:
         """It runs, and may be waiting or refused."""
-        log = self._log(pod["metadata"]["name"], status["name"], "--since=45s", "--tail=40")
+        log = self._log(pod["metadata"]["name"], f"--container={status['name']}", "--since=45s", "--tail=40")
         refused = [found[1] for line in log.splitlines() if (found := WRONG_PASSWORD.match(line))]
         if refused:
             yield Finding(where, f"the database refuses the login: {refused[-1]}", LET_IN)
@@ -259,14 +259,12 @@ class Doctor:
         ]
         return " ".join(said[-1].split()) if said else ""
 
-    def _log(self, pod: str, container: str, *options: str) -> str:
-        return self.cluster.kubectl("logs", pod, f"--container={container}", *options, check=False).stdout
+    def _log(self, pod: str, *options: str) -> str:
+        return self.cluster.kubectl("logs", pod, *options, check=False).stdout
 
-    def _last_words(self, pod: str, container: str = "", *options: str) -> str:
+    def _last_words(self, pod: str, *options: str) -> str:
         """The last line of a log; an unhandled exception ends with what it is."""
-        selected = [f"--container={container}"] if container else ["--all-containers"]
-        log = self.cluster.kubectl("logs", pod, *selected, "--tail=5", *options, check=False).stdout
-        lines = [line for line in log.splitlines() if line.strip()]
+        lines = [line for line in self._log(pod, "--tail=5", *options).splitlines() if line.strip()]
         return short(lines[-1]) if lines else "it printed nothing"
 
 
