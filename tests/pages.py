@@ -15,7 +15,7 @@ def blocks(page: str, heading: str = "") -> list[str]:
         _, found, text = text.partition(f"\n## {heading}\n")
         assert found, f"docs/{page} has no heading {heading!r}"
         text = text.partition("\n## ")[0]
-    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)  # within lists, too
 
 
 def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:

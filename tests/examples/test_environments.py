@@ -6,9 +6,7 @@ changes the new server's password, which takes the kubelet more than a minute.
 
 import json
 import os
-import re
 import secrets
-import subprocess
 import threading
 from collections.abc import Callable
 
@@ -20,6 +18,7 @@ import tools
 from benchmarks.capacity import room
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
+from tests import pages
 from tests.release.conftest import ROOT
 from tests.release.test_release import get, url, wait
 
@@ -77,19 +76,11 @@ class Shop:
         namespaced = f"kubectl --namespace {self.admin.namespace}"
         script = lines.replace("RELEASE", RELEASE).replace("kubectl", namespaced)
         path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
-        environment = os.environ | {"KUBECONFIG": str(self.admin.kubeconfig), "PATH": path}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        pages.run(script, env=os.environ | {"KUBECONFIG": str(self.admin.kubeconfig), "PATH": path})
 
     def refused_by_quota(self) -> list[str]:
         events = json.loads(self.cluster.kubectl("get", "events", "--output=json").stdout)["items"]
         return [event["message"] for event in events if "exceeded quota" in event.get("message", "")]
-
-
-def shell_blocks(document: str) -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +103,7 @@ def test_its_volume_grows(shop: Shop) -> None:
     expandable = '{"allowVolumeExpansion": true}'
     shop.admin.kubectl("patch", "storageclass", "local-path", "--patch", expandable)
     pod = get(shop.cluster, "pod", f"{RELEASE}-postgresql-0")["metadata"]["uid"]
-    [block] = [block for block in shell_blocks("docs/postgresql.md") if "patch pvc" in block]
+    [block] = [block for block in pages.blocks("postgresql.md") if "patch pvc" in block]
     shop.bash("\n".join(line for line in block.splitlines() if line.startswith("kubectl")))
     shop.upgrade("staging", "--set", size)
     assert get(shop.cluster, "pod", f"{RELEASE}-postgresql-0")["metadata"]["uid"] == pod
@@ -132,7 +123,7 @@ def test_its_data_moves_to_productions_server(shop: Shop) -> None:
     shop.upgrade("staging", "--set", stopped)
     wait(lambda: shop.pods() == 0, 90, "the end of the pods")
 
-    [lines] = [block for block in shell_blocks("docs/backup.md") if "pg_dump" in block]
+    [lines] = [block for block in pages.blocks("backup.md") if "pg_dump" in block]
     shop.bash(lines)
     sums = shop.psql(f"{RELEASE}-postgresql-0", TABLES)
     assert "public.deployments|5|" in sums
