@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from os import dup
 from typing import Any
 
@@ -262,26 +262,22 @@ class Watch:
                     continue
 
     def _probe_forever(self) -> None:
-        filled = False
         while True:
             self.probe()
             if self.up and serves(self.revision):
-                filled = filled or self.fill()
+                self.fill()
                 self.prepare_spare()
                 self._wake.wait(min(PROBE_UP, self.lifetime))
             else:
                 time.sleep(PROBE_DOWN)
 
-    def fill(self) -> bool:
-        """Open the whole pool at the start: a burst amid a rotation could not."""
+    def fill(self) -> None:
+        """Open what is not open of the pool, at the start and after a restart: a burst amid a rotation could not."""
         pool = self.engine.pool
-        try:
-            with ExitStack() as stack:
-                for _ in range(pool.size() if isinstance(pool, QueuePool) else 0):
-                    stack.enter_context(closing(pool.connect()))
-        except (psycopg2.Error, SQLAlchemyError, SettingsError):
-            return False  # in use just now, or away again
-        return True
+        with ExitStack() as stack, suppress(psycopg2.Error, SQLAlchemyError, SettingsError):
+            # Those in use are open, and waiting for them would make requests wait.
+            while isinstance(pool, QueuePool) and (pool.checkedin() or pool.overflow() < 0):
+                stack.enter_context(closing(pool.connect()))
 
     def prepare_spare(self) -> None:
         """Open a connection where one is to be replaced; where that fails, the old one serves on."""

@@ -152,6 +152,14 @@ class Role:
         own = {"DB_USERNAME": self.name, "DB_PASSWORD": "", "DB_PASSWORD_FILE": str(self.file)}
         return {**self.database.environment, **own}
 
+    def await_sessions(self, others: set[int]) -> set[int]:
+        """Those of a pool that is whole and of which none is one of the others."""
+        end = time.monotonic() + 8
+        while len(now := self.sessions()) < 4 or now & others:
+            assert time.monotonic() < end, f"{len(now)} sessions, {len(now & others)} of before"
+            time.sleep(0.1)
+        return now
+
     def sessions(self) -> set[int]:
         rows = self.database.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", self.name)
         return {pid for (pid,) in rows}
@@ -207,6 +215,19 @@ def test_a_rotated_password_fails_no_request(serve: Callable[..., Server], role:
     kept = lines(server, message="connections are kept beyond their lifetime")
     assert len(kept) >= 2
     assert all("authentication failed" in line["reason"] for line in kept)
+
+
+def test_a_restart_before_a_rotation_leaves_no_gap_in_the_pool(serve: Callable[..., Server], role: Role) -> None:
+    """All sessions end while nobody asks; a burst that comes when no new connection can be had is served."""
+    server = serve({**role.environment, "DB_CONNECTION_LIFETIME": "2"})
+    server.wait()
+    before = role.await_sessions(set())
+    role.database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name)
+    role.await_sessions(before)
+    role.file.write_text("second")
+    with load(server) as answers:
+        time.sleep(3)
+    assert {status for _, status in answers} == {200}
 
 
 def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Server], role: Role) -> None:
