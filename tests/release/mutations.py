@@ -60,6 +60,14 @@ ALL = (
         instead="DEADLINE = 60.0  #",
     ),
     Mutation(
+        "connections that end on the day, whether or not another can be had",
+        "password-quickly",
+        ("--set-string", "config.DB_CONNECTION_LIFETIME=5"),
+        file="src/flaskapp/database.py",
+        line="            self._spare_wanted = True\n",
+        instead='            raise DisconnectionError("at the end of its lifetime") from None\n',
+    ),
+    Mutation(
         "readiness that asks the database",
         "database-black-holed",
         file="src/flaskapp/probes.py",
