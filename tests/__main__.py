@@ -77,6 +77,9 @@ def main() -> int:
     except (ClusterError, tools.ToolError) as error:
         print(f"tests: {error}")
         return 1
+    except KeyboardInterrupt:  # the suite that ran had it, too, and has cleaned up
+        print("tests: interrupted")
+        return 130
     print("\nsuite         seconds")
     for name, (passed, seconds) in results.items():
         print(f"{name:14}{seconds:7.0f}  {'passed' if passed else 'FAILED'}")
