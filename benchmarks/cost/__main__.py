@@ -53,6 +53,16 @@ def night() -> list[str]:
     return [*lines, f"| **saved** | **{saved:.2f}** |"]
 
 
+def release() -> list[str]:
+    """What a release costs beside the month: the rest, its storage and signatures, is a hundredth of a cent."""
+    minutes = BOOK["release"]["build"]
+    return ["| a release | dollars |", "| --- | ---: |", f"| {minutes} minutes of CodeBuild | {releasing():.2f} |"]
+
+
+def releasing() -> float:
+    return float(BOOK["release"]["build"] * BOOK["prices"]["build"]["price"])
+
+
 def credits() -> list[str]:
     """What CPU beyond the credits costs at worst, beside the node itself."""
     hours, node, surplus = BOOK["hours"], BOOK["prices"]["node"]["price"], BOOK["prices"]["surplus"]["price"]
@@ -67,7 +77,7 @@ def credits() -> list[str]:
 
 def main() -> None:
     print(f"US dollars, {BOOK['region']}, on demand, read on {BOOK['read']}; a month has {BOOK['hours']} hours.")
-    for table in (plans(), night(), credits(), prices()):
+    for table in (plans(), release(), night(), credits(), prices()):
         print("\n" + "\n".join(table))
 
 

@@ -12,7 +12,7 @@ from tests.infra import template
 PAGE = (ROOT / "docs/cost.md").read_text()
 
 
-@pytest.mark.parametrize("table", [cost.plans, cost.night, cost.credits, cost.prices])
+@pytest.mark.parametrize("table", [cost.plans, cost.release, cost.night, cost.credits, cost.prices])
 def test_the_page_has_the_tables(table: object) -> None:
     printed = "\n".join(table())  # type: ignore[operator]
     assert printed in PAGE, "run `python -m benchmarks cost`, and put its tables into docs/cost.md"
@@ -26,9 +26,11 @@ def test_each_price_has_a_source_and_each_quantity_a_price() -> None:
         assert plan.keys() <= cost.BOOK["prices"].keys()
 
 
-def test_sums_leave_out_what_is_not_known() -> None:
-    assert cost.monthly("backups", 1) is None
+def test_sums_leave_out_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cost.monthly("node", 2) == pytest.approx(2 * 0.0168 * 730)
+    monkeypatch.setitem(cost.BOOK["prices"]["backups"], "price", None)
+    assert cost.monthly("backups", 1) is None
+    assert any("| 10 x: ? |" in line for line in cost.plans())
     known = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
     assert f"**{sum(known):.2f}**" in cost.plans()[-1]
 
@@ -53,4 +55,6 @@ def test_the_readme_has_the_sums() -> None:
         sum(cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"][plan].items())
         for plan in ("development", "production")
     )
-    assert f"| {development:.0f}; {production:.0f} dollars" in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert f"| {development:.0f}; {production:.0f} dollars" in readme
+    assert f"| {100 * cost.releasing():.0f} cents of CodeBuild" in readme
