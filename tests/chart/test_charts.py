@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -40,6 +41,21 @@ def run(*arguments: str, cwd: Path = ROOT, stdin: str | None = None) -> subproce
 
 def output(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "values", sorted((Path(__file__).parent / "released").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_values_of_an_earlier_chart_are_enough(values: Path, tmp_path: Path) -> None:
+    """`helm upgrade --reuse-values` puts the values of the chart before in place of these; released/ has each."""
+    chart = shutil.copytree(CHARTS / "flaskapp", tmp_path / "flaskapp")
+    shutil.copy(values, chart / "values.yaml")
+
+    def kinds(path: Path) -> list[str]:
+        rendered = run_helm("template", "web", str(path), "--values", "-", stdin=json.dumps(WITHOUT_CLUSTER))
+        return [found["kind"] for found in yaml.safe_load_all(rendered) if found]
+
+    assert kinds(chart) == kinds(CHARTS / "flaskapp")
 
 
 def test_each_guard_has_its_exact_message_in_a_unit_suite() -> None:

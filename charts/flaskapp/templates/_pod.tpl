@@ -5,7 +5,7 @@
 {{- $values := .root.Values }}
 {{- $env := $values.env }}
 {{- if eq .account "owner" }}
-{{- $env = mergeOverwrite (dict) $env $values.database.owner.env }}
+{{- $env = mergeOverwrite (dict) $env (default (dict) $values.database.owner.env) }}
 {{- end }}
 {{- $own := list
   (dict "name" "PORT" "value" (toString $values.port))
