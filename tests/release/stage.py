@@ -36,6 +36,8 @@ VALUES = Path(__file__).with_name("values.yaml")
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 RELEASE, NAMESPACE = "ledger", "release-scenarios"
 APP, DATABASE = f"{RELEASE}-flaskapp", f"{RELEASE}-postgresql"
+# What another one owns, back to the chart; a release that came from Helm 3 is not applied by the server unless told.
+TAKE_BACK = ("--server-side=true", "--force-conflicts")
 WEB = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=web"
 SCHEMA = '''"""A column that the release before doesn't know."""
 

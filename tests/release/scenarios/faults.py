@@ -21,7 +21,7 @@ import psycopg2
 from localcluster import packages
 from tests.release.outcome import ANY, Bound
 from tests.release.scenarios import scenario
-from tests.release.stage import DATABASE, RELEASE, Background, Stage, until
+from tests.release.stage import DATABASE, RELEASE, TAKE_BACK, Background, Stage, until
 
 # A request in flight when its pod dies is lost to the client, and so is the pod's share of what is sent until its
 # endpoint is gone: of 40 requests a second and two pods, 20 a second.
@@ -334,7 +334,7 @@ def dns_away(stage: Stage) -> None:
 @scenario()
 def metrics_server_away(stage: Stage) -> None:
     """No metrics-server for 40 s under an autoscaler: it changes nothing."""
-    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade("--force-conflicts"))
+    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade(*TAKE_BACK))
     stage.upgrade("--set", "autoscaling.enabled=true")
     with steady(stage):
         without(stage, "metrics-server", 40)

@@ -13,7 +13,7 @@ import tools
 from pipeline.config import PipelineError
 from tests.release.outcome import ANY, Bound
 from tests.release.scenarios import scenario
-from tests.release.stage import APP, CHART, RELEASE, ROOT, Stage, until
+from tests.release.stage import APP, CHART, RELEASE, ROOT, TAKE_BACK, Stage, until
 
 
 @scenario(times=5)
@@ -66,8 +66,7 @@ def schema_change_and_rollback(stage: Stage) -> None:
 def scale_by_autoscaler(stage: Stage) -> None:
     """The load is more than the autoscaler wants for two pods, then less than it wants for three."""
     scaling = "autoscaling.enabled=true,autoscaling.minReplicas=2,autoscaling.maxReplicas=4"
-    # The number is the autoscaler's from now on; to take it back is to override its owner.
-    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade("--force-conflicts"))
+    stage.later("the autoscaler owns the number of pods", lambda: stage.upgrade(*TAKE_BACK))
     stage.mark("20 %")
     began = time.monotonic()
     stage.upgrade("--set", f"{scaling},autoscaling.targetCPUUtilizationPercentage=20")  # waits for some of it
@@ -83,14 +82,14 @@ def scale_by_autoscaler(stage: Stage) -> None:
 @scenario()
 def three_pods(stage: Stage) -> None:
     """A release of three pods, against three starts of a pod one after the other: 1.3 times as long at most."""
-    stage.later("three pods", lambda: stage.upgrade("--force-conflicts"))
+    stage.later("three pods", lambda: stage.upgrade(*TAKE_BACK))
     deployment = f"deployment/{APP}"
     began = time.monotonic()
     for replicas in (3, 4, 5):
         stage.admin.kubectl("scale", deployment, f"--replicas={replicas}")
         stage.admin.kubectl("rollout", "status", deployment, "--timeout=2m")
     starts = time.monotonic() - began
-    stage.upgrade("--set", "replicas=3", "--force-conflicts")
+    stage.upgrade("--set", "replicas=3", *TAKE_BACK)
     until(lambda: len(stage.web_pods()) == 3, 90, "three pods")
     stage.mark("helm upgrade")
     began = time.monotonic()
