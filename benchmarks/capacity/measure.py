@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from benchmarks.capacity import room
+from benchmarks.service.setup import get
 from localcluster import cluster as localcluster
 from localcluster import image
 from localcluster.instance import Instance
@@ -23,12 +25,13 @@ NAMESPACE, RELEASE = "capacity", "web"
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 KINDS = {"web": "component=web", "database": "component=database"}
 ROWS = 500
-CLIENTS = 8
+CLIENTS, RATE = 8, 100
+TWENTY = "/api/v1/deployments?limit=20"
 
 
 @dataclass(frozen=True)
 class Used:
-    """Of one pod: seconds of CPU so far, at a second of the kubelet's clock, and the working set in MiB."""
+    """Of the pods of a kind: seconds of CPU so far, at a second of the kubelet's clock, and the working set in MiB."""
 
     cpu: float
     at: float
@@ -43,18 +46,22 @@ def is_running(pod: dict[str, Any]) -> bool:
 def used(cluster: Cluster) -> dict[str, Used]:
     pods = json.loads(cluster.kubectl("get", "pods", "--output=json").stdout)["items"]
     wanted = {pod["metadata"]["name"]: pod for pod in pods if is_running(pod)}
-    found = {}
+    found: dict[str, Used] = {}
+    missing = set(wanted)  # a new pod, of which the kubelet does not know yet what it uses
     for node in {pod["spec"]["nodeName"] for pod in wanted.values()}:
         summary = json.loads(
             cluster.kubectl("get", f"--raw=/api/v1/nodes/{node}/proxy/stats/summary?only_cpu_and_memory=true").stdout
         )
         for pod in summary["pods"]:
-            if pod["podRef"]["namespace"] == NAMESPACE and (known := wanted.get(pod["podRef"]["name"])):
+            if pod["podRef"]["namespace"] == cluster.namespace and (known := wanted.get(pod["podRef"]["name"])):
+                missing.remove(pod["podRef"]["name"])
                 kind = known["metadata"]["labels"]["app.kubernetes.io/component"]
                 at = calendar.timegm(time.strptime(pod["cpu"]["time"], "%Y-%m-%dT%H:%M:%SZ"))
                 memory = pod["memory"]["workingSetBytes"] / 2**20
-                found[kind] = Used(pod["cpu"]["usageCoreNanoSeconds"] / 1e9, at, memory)
-    return found
+                others = found.get(kind, Used(0, at, 0))
+                cpu = others.cpu + pod["cpu"]["usageCoreNanoSeconds"] / 1e9
+                found[kind] = Used(cpu, min(others.at, at), others.memory + memory)
+    return {} if missing else found
 
 
 def settled(cluster: Cluster, after: float) -> dict[str, Used]:
@@ -98,29 +105,54 @@ def install(instance: Instance) -> tuple[Cluster, str]:
     return cluster, localcluster.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
 
 
-def run(name: str, seconds: int) -> None:
-    instance = localcluster.up(name)
-    cluster, url = install(instance)
+def filled(cluster: Cluster, url: str) -> bytes:
+    """Record deployments; return the request that reads one of them."""
     secret = json.loads(cluster.kubectl("get", "secret", "flaskapp-admin", "--output=json").stdout)
     token = base64.b64decode(secret["data"]["API_ADMIN_TOKEN"]).decode()
     for number in range(ROWS):
         body = {"service": f"shop-{number % 10}", "environment": "production", "version": f"1.{number}"}
         posted = json.loads(fetch(f"{url}/api/v1/deployments", body | {"status": "succeeded"}, token))
-    head = "HTTP/1.1\r\nHost: capacity\r\n\r\n"
-    reads = {"GET one": f"/api/v1/deployments/{posted['id']}", "GET twenty": "/api/v1/deployments?limit=20"}
-    loads = [("nothing", b"", 0)] + [(what, f"GET {path} {head}".encode(), 100) for what, path in reads.items()]
-    loads.append(("GET twenty, as fast as it goes", loads[-1][1], 0))
+    return get(f"/api/v1/deployments/{posted['id']}")
+
+
+def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) -> tuple[float, dict[str, Used]]:
+    """Requests/s, and what each kind of pod used meanwhile: cores, and the working set at the end."""
+    before = settled(cluster, time.time())
+    answered = load(url, request, seconds, rate)["rate"] if request else time.sleep(seconds) or 0.0
+    # Seconds of CPU from before to after all of it, spread over the time of the load.
+    after = settled(cluster, time.time())
+    return answered, {
+        kind: Used((after[kind].cpu - before[kind].cpu) / seconds, after[kind].at, after[kind].memory) for kind in KINDS
+    }
+
+
+def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int, float, dict[str, Used]]]:
+    """Reads of twenty at a rate that one pod bears, answered by one, two and three of them."""
+    cluster.kubectl("delete", "resourcequota", "node", "--ignore-not-found")  # three are more than one node takes
+    for replicas in (1, 2, 3):
+        deployment = f"deployment/{RELEASE}-flaskapp"
+        cluster.kubectl("scale", deployment, f"--replicas={replicas}")
+        cluster.kubectl("rollout", "status", deployment, "--timeout=2m")
+        yield replicas, *cost(cluster, url, get(TWENTY), seconds, RATE)
+
+
+def run(name: str, seconds: int) -> None:
+    instance = localcluster.up(name)
+    cluster, url = install(instance)
+    loads = [("nothing", b"", 0), ("GET one", filled(cluster, url), RATE), ("GET twenty", get(TWENTY), RATE)]
+    loads.append(("GET twenty, as fast as it goes", get(TWENTY), 0))
     print("\n| load | requests/s | web CPU | database CPU | ms of CPU a request | web memory | database memory |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for what, request, rate in loads:
-        before = settled(cluster, time.time())
-        answered = load(url, request, seconds, rate)["rate"] if request else time.sleep(seconds) or 0.0
-        # Seconds of CPU from before to after all of it, spread over the time of the load.
-        after = settled(cluster, time.time())
-        cores = {kind: (after[kind].cpu - before[kind].cpu) / seconds for kind in KINDS}
-        each = f"{1000 * sum(cores.values()) / answered:.2f}" if answered else ""
-        print(
-            f"| {what} | {answered:.0f} | {1000 * cores['web']:.0f}m | {1000 * cores['database']:.0f}m | {each} "
-            f"| {after['web'].memory:.0f} MiB | {after['database'].memory:.0f} MiB |",
-            flush=True,
-        )
+        print(line(what, *cost(cluster, url, request, seconds, rate)), flush=True)
+    for replicas, answered, used_by in by_replicas(cluster, url, seconds):
+        print(line(f"GET twenty, {replicas} web pod{'s' * (replicas > 1)}", answered, used_by), flush=True)
+
+
+def line(what: str, answered: float, used_by: dict[str, Used]) -> str:
+    web, database = used_by["web"], used_by["database"]
+    each = f"{1000 * (web.cpu + database.cpu) / answered:.2f}" if answered else ""
+    return (
+        f"| {what} | {answered:.0f} | {1000 * web.cpu:.0f}m | {1000 * database.cpu:.0f}m | {each} "
+        f"| {web.memory:.0f} MiB | {database.memory:.0f} MiB |"
+    )

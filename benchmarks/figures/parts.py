@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.capacity import measure as capacity
 from benchmarks.chart.__main__ import alternating
 from benchmarks.figures.figure import Figure
 from benchmarks.service import __main__ as ledger
@@ -168,6 +169,23 @@ def metric(utilization: int) -> dict[str, Any]:
     return {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
 
 
+def replicas() -> list[Figure]:
+    """CPU of a read of twenty, web pods and database together, by one, two and three pods in turn."""
+    need_root()
+    milliseconds: dict[int, list[float]] = {}
+    try:
+        cluster, address = capacity.install(localcluster.up(INSTANCE))
+        capacity.filled(cluster, address)
+        for _ in range(3):
+            for pods, rate, used in capacity.by_replicas(cluster, address, seconds=20):
+                cores = sum(kind.cpu for kind in used.values())
+                milliseconds.setdefault(pods, []).append(1000 * cores / rate)
+    finally:
+        localcluster.down(INSTANCE)
+    one, *more = milliseconds.items()
+    return [Figure(f"CPU of a read of twenty, {pods} pods", "ms", each, "one pod", one[1]) for pods, each in more]
+
+
 def pipeline() -> list[Figure]:
     """`make pipeline`: buildspec.yml from its first line to a release."""
     need_root()
@@ -185,5 +203,6 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "service": service,
     "image": image_size,
     "up": up,
+    "replicas": replicas,
     "pipeline": pipeline,
 }

@@ -64,4 +64,5 @@ def test_a_scenario_that_breaks_off_is_undone_and_says_what_it_left(stage: Stage
 @pytest.mark.parametrize("one", mutations.ALL, ids=lambda one: one.name)
 def test_a_missing_guard_is_seen(stage: Stage, one: mutations.Mutation) -> None:
     outcome = mutations.run(stage, one)
+    write([outcome], BUILD / "mutations", keep=True)
     assert mutations.caught(outcome), outcome.line()
