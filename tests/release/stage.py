@@ -254,11 +254,11 @@ class Stage:
                     found.append(int(directory.name))
         return sorted(found)
 
-    def kill(self, pod: dict[str, Any], container: str) -> None:
-        """kill -9 of every process of a container, its first one first."""
+    def kill(self, pod: dict[str, Any], container: str, what: signal.Signals = signal.SIGKILL) -> None:
+        """A signal to every process of a container, its first one first."""
         for pid in self.processes(pod, container):
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, what)
 
     def in_pod(self, pod: dict[str, Any], container: str, *command: str) -> None:
         """Run a program of this machine in the pod's network."""

@@ -6,6 +6,7 @@ While the database is away every answer is a 503 with Retry-After within 3 s, an
 import base64
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,20 @@ def database_black_holed(stage: Stage) -> None:
     with steady(stage):
         with cut(stage, "--jump", "DROP"):
             time.sleep(CUT)
+        time.sleep(3)
+
+
+@scenario(Bound(failed=ANY, errors=0, gap=15, outage=15))
+def database_frozen(stage: Stage) -> None:
+    """PostgreSQL does nothing for 10 s: its kernel takes what comes, and nobody answers."""
+    with steady(stage):
+        stage.mark("stop")
+        stage.kill(stage.database_pod(), "postgresql", signal.SIGSTOP)
+        try:
+            time.sleep(CUT)
+        finally:
+            stage.kill(stage.database_pod(), "postgresql", signal.SIGCONT)
+        stage.mark("go on")
         time.sleep(3)
 
 
