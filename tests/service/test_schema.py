@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,14 @@ def test_upgrade_twice_and_check(new_database: Callable[..., Database]) -> None:
 
 
 def test_many_upgrade_at_once(new_database: Callable[..., Database]) -> None:
+    """They meet at the first table, which somebody else is about to make and does not."""
     database = new_database()
-    processes = [flaskapp(database, "db", "upgrade") for _ in range(4)]
-    outputs = [process.communicate(timeout=60) for process in processes]
+    hold = "BEGIN; CREATE TABLE alembic_version (held int); SELECT pg_sleep(4); ROLLBACK"
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(database.execute, hold)
+        processes = [flaskapp(database, "db", "upgrade") for _ in range(4)]
+        outputs = [process.communicate(timeout=60) for process in processes]
+        held.result()
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert sum("went from nothing" in output for output, _ in outputs) == 1
 
