@@ -68,9 +68,8 @@ def test(wanted: Release, cluster: Cluster, before: dict[str, Any]) -> None:
     (state.FOLDER / "test.log").write_text(tested.stdout + tested.stderr)
     if before:
         cluster.helm("rollback", wanted.name, str(before["revision"]), "--wait", f"--timeout={timeout()}")
-    raise PipelineError(
-        "helm test failed (build/release/test.log): " + (tested.stderr.strip().splitlines() or [""])[-1]
-    )
+    last = [text.strip().splitlines()[-1] for text in (tested.stderr, tested.stdout) if text.strip()]
+    raise PipelineError(f"helm test failed (build/release/test.log): {'; '.join(last)}")
 
 
 def revision(cluster: Cluster, name: str) -> dict[str, Any]:

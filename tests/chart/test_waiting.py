@@ -1,4 +1,4 @@
-"""What pods do until the database and its schema are there, run as they run it."""
+"""What pods do until the database, its schema or the Service are there, run as they run it."""
 
 import signal
 import socket
@@ -65,3 +65,22 @@ def test_a_pod_that_waits_for_the_port_ends_at_once(waiting_for_port: list[str])
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) == 128 + signal.SIGTERM
+
+
+def test_the_test_of_a_release_waits_for_the_service() -> None:
+    """A node learns of a new Service some seconds after the pods are ready."""
+    pod = one(render("flaskapp", WITHOUT_CLUSTER), "Pod", "test-http")
+    python, *command, url = pod["spec"]["containers"][0]["command"]
+    assert (python, url) == ("python", "http://web-flaskapp:80/readyz")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        url = "http://{}:{}/readyz".format(*server.getsockname())
+        with subprocess.Popen([sys.executable, *command, url], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "Connection refused" in process.stdout.readline()
+            server.listen()
+            asking, _ = server.accept()
+            asking.recv(4096)
+            asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nready")
+            asking.close()
+            assert process.wait(timeout=10) == 0
