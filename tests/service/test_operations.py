@@ -160,6 +160,9 @@ class Role:
             time.sleep(0.1)
         return now
 
+    def end_sessions(self) -> None:
+        self.database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", self.name)
+
     def sessions(self) -> set[int]:
         rows = self.database.execute("SELECT pid FROM pg_stat_activity WHERE usename = %s", self.name)
         return {pid for (pid,) in rows}
@@ -222,7 +225,7 @@ def test_a_restart_before_a_rotation_leaves_no_gap_in_the_pool(serve: Callable[.
     server = serve({**role.environment, "DB_CONNECTION_LIFETIME": "2"})
     server.wait()
     before = role.await_sessions(set())
-    role.database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name)
+    role.end_sessions()
     role.await_sessions(before)
     role.file.write_text("second")
     with load(server) as answers:
@@ -240,9 +243,7 @@ def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Serv
         for password in ("second", "third"):
             role.database.execute(f"ALTER ROLE {role.quoted} PASSWORD %s", password)
             role.file.write_text(password)
-            role.database.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name
-            )
+            role.end_sessions()
             kills.append(time.monotonic())
             time.sleep(1.5)
     refused = [(moment, status) for moment, status in answers if status != 200]
@@ -255,7 +256,7 @@ def test_an_unreadable_password_file_is_a_503(serve: Callable[..., Server], role
     server = serve(role.environment)
     server.wait()
     role.file.unlink()
-    role.database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", role.name)
+    role.end_sessions()
     answer = server.get("/api/v1/services")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert "DB_PASSWORD_FILE: cannot read" in server.get("/readyz?verbose").json()["database"]["reason"]
