@@ -23,7 +23,7 @@ from pipeline.up import ensure_admin_token, ensure_namespace, fetch
 
 NAMESPACE, RELEASE = "capacity", "web"
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
-KINDS = {"web": "component=web", "database": "component=database"}
+KINDS = {"web", "database"}
 ROWS = 500
 CLIENTS, RATE = 8, 100
 TWENTY = "/api/v1/deployments?limit=20"
@@ -68,7 +68,7 @@ def settled(cluster: Cluster, after: float) -> dict[str, Used]:
     """A look of the kubelet that is from after this moment (it looks every ten seconds or so)."""
     for _ in range(60):
         found = used(cluster)
-        if found.keys() == KINDS.keys() and min(one.at for one in found.values()) > after:
+        if found.keys() == KINDS and min(one.at for one in found.values()) > after:
             return found
         time.sleep(1)
     raise SystemExit("the kubelet's figures did not change in 60 seconds")
@@ -129,8 +129,8 @@ def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) ->
 def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int, float, dict[str, Used]]]:
     """Reads of twenty at a rate that one pod bears, answered by one, two and three of them."""
     cluster.kubectl("delete", "resourcequota", "node", "--ignore-not-found")  # three are more than one node takes
+    deployment = f"deployment/{RELEASE}-flaskapp"
     for replicas in (1, 2, 3):
-        deployment = f"deployment/{RELEASE}-flaskapp"
         cluster.kubectl("scale", deployment, f"--replicas={replicas}")
         cluster.kubectl("rollout", "status", deployment, "--timeout=2m")
         yield replicas, *cost(cluster, url, get(TWENTY), seconds, RATE)
@@ -149,9 +149,14 @@ def run(name: str, seconds: int) -> None:
         print(line(f"GET twenty, {replicas} web pod{'s' * (replicas > 1)}", answered, used_by), flush=True)
 
 
+def milliseconds(answered: float, used_by: dict[str, Used]) -> float:
+    """CPU of one request, web pods and database together."""
+    return 1000 * sum(kind.cpu for kind in used_by.values()) / answered
+
+
 def line(what: str, answered: float, used_by: dict[str, Used]) -> str:
     web, database = used_by["web"], used_by["database"]
-    each = f"{1000 * (web.cpu + database.cpu) / answered:.2f}" if answered else ""
+    each = f"{milliseconds(answered, used_by):.2f}" if answered else ""
     return (
         f"| {what} | {answered:.0f} | {1000 * web.cpu:.0f}m | {1000 * database.cpu:.0f}m | {each} "
         f"| {web.memory:.0f} MiB | {database.memory:.0f} MiB |"

@@ -21,6 +21,7 @@ from benchmarks.service import __main__ as ledger
 from benchmarks.service.setup import Side, get, load, postgres, prepared, timed
 from localcluster import baseimages, buildkit, image, pipconfig
 from localcluster import cluster as localcluster
+from localcluster.process import wait_until
 from pipeline.helm import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,18 +123,11 @@ def url(cluster: Cluster) -> str:
 
 
 def working_set(cluster: Cluster) -> dict[str, float]:
-    """MiB of each pod of the release, and of all, as the kubelet counts it, after 20 seconds of load."""
+    """MiB of the release, its database and its one replica, as the kubelet counts it, after 20 seconds of load."""
     load(int(url(cluster).rpartition(":")[2]), get("/api/v1/deployments"), 20)
-    time.sleep(15)  # the kubelet looks every ten seconds or so
-    found = {"the whole release": 0.0}
-    for node in json.loads(cluster.kubectl("get", "nodes", "--output=json").stdout)["items"]:
-        path = f"/api/v1/nodes/{node['metadata']['name']}/proxy/stats/summary?only_cpu_and_memory=true"
-        for pod in json.loads(cluster.kubectl("get", f"--raw={path}").stdout)["pods"]:
-            if pod["podRef"]["namespace"] == cluster.namespace:
-                kind = "the database" if "postgresql" in pod["podRef"]["name"] else "a replica"
-                found[kind] = pod["memory"]["workingSetBytes"] / 2**20
-                found["the whole release"] += found[kind]
-    return found
+    used = capacity.settled(cluster, time.time())
+    replica, database = used["web"].memory, used["database"].memory
+    return {"the whole release": replica + database, "the database": database, "a replica": replica}
 
 
 def autoscaled(cluster: Cluster) -> float:
@@ -147,11 +141,7 @@ def autoscaled(cluster: Cluster) -> float:
     scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "step"}}
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(scaler | {"spec": scaling | metric(70)}))
     port = url(cluster).rpartition(":")[2]
-    rest = time.monotonic() + 240
-    while not at_rest(cluster):
-        if time.monotonic() > rest:
-            raise UnableError("the autoscaler has not come to rest at one pod in 240 s")
-        time.sleep(5)
+    wait_until(lambda: at_rest(cluster), 240, "the autoscaler's rest at one pod", "the HorizontalPodAutoscaler `step`")
     command = [sys.executable, "-m", "benchmarks.service.load", port, "8", "240", "150", "0"]
     loading = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-3, stderr=-3, cwd=ROOT)
     assert loading.stdin
@@ -187,18 +177,16 @@ def metric(utilization: int) -> dict[str, Any]:
 def replicas() -> list[Figure]:
     """CPU of a read of twenty, web pods and database together, by one, two and three pods in turn."""
     need_root()
-    milliseconds: dict[int, list[float]] = {}
+    each: dict[int, list[float]] = {}
     try:
         cluster, address = capacity.install(localcluster.up(INSTANCE))
         capacity.filled(cluster, address)
         for _ in range(3):
             for pods, rate, used in capacity.by_replicas(cluster, address, seconds=20):
-                cores = sum(kind.cpu for kind in used.values())
-                milliseconds.setdefault(pods, []).append(1000 * cores / rate)
+                each.setdefault(pods, []).append(capacity.milliseconds(rate, used))
     finally:
         localcluster.down(INSTANCE)
-    one, *more = milliseconds.items()
-    return [Figure(f"CPU of a read of twenty, {pods} pods", "ms", each, "one pod", one[1]) for pods, each in more]
+    return [Figure(f"CPU of a read of twenty, {pods} pods", "ms", each[pods], "one pod", each[1]) for pods in (2, 3)]
 
 
 def pipeline() -> list[Figure]:
