@@ -47,6 +47,7 @@ def up(name: str = DEFAULT, nodes: int | None = None) -> Instance:
     """
     with _exclusive(name):
         packages.ensure(packages.CLUSTER | packages.IMAGES)
+        network.require_bridge_filter()
         binaries = tools.binaries("kubernetes")
         images = addons.images(binaries)
         cluster = instance.create(name)
@@ -159,7 +160,7 @@ def forward(name: str, namespace: str, service: str, port: int | None = None) ->
     listen = f"TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"
     target = f"TCP4:{spec['clusterIP']}:{spec['ports'][0]['port']},connect-timeout=5"
     if process.ensure(["socat", listen, target], log):
-        wait_until(lambda: _listens(port) or process.pid is None, 5, f"port {port}", str(log))
+        wait_until(lambda: _listens(port) or process.pid is None, 5, f"port {port}", [log])
         time.sleep(0.1)
         if process.pid is None:
             raise ClusterError(f"port {port} on 127.0.0.1 is in use; choose another one with PORT=…")
@@ -192,9 +193,9 @@ def _start_nodes(cluster: Instance, binaries: Path) -> None:
     if started:
         tools.say(f"cluster {cluster.name}: starting {', '.join(started)}")
     for one in cluster.nodes:
-        log = f"{node.state(cluster, one)}/log/kubelet.log"
         since = began if one in started else datetime.fromtimestamp(0, UTC)
-        wait_until(partial(_is_ready, cluster, one, since), 120, f"node {one}", log)
+        process = node.process(cluster, one)
+        wait_until(partial(_is_ready, cluster, one, since), 120, f"node {one}", node.logs(cluster, one), process)
         # Where it was drained before, it may take pods again.
         subprocess.run(kubectl(cluster, "uncordon", one), capture_output=True, check=True)
 

@@ -88,8 +88,9 @@ def ensure(instance: Instance, binaries: Path) -> None:
     wait_until(
         lambda: subprocess.run(kubectl, capture_output=True).returncode == 0,
         90,
-        "the API server's readiness",
-        f"{instance.logs}/kube-apiserver.log",
+        "the API server",
+        [instance.logs / "kube-apiserver.log", instance.logs / "etcd.log"],
+        process(instance, "kube-apiserver"),
     )
     _start(
         instance,

@@ -1,10 +1,24 @@
 """Network namespaces and links of an instance. The host gets one link and three routes, nothing else."""
 
+import shutil
 import subprocess
+from pathlib import Path
 
+from localcluster import ClusterError
 from localcluster.instance import Instance
 
 BRIDGE = "bridge"
+BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+# What Kubernetes expects of a node's network, whatever this machine's defaults are: packets between pods pass through
+# kube-proxy's rules and may leave by another way than they came.
+SYSCTLS = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv4.conf.default.rp_filter=0",
+    "net.ipv4.conf.eth0.rp_filter=0",
+    "net.bridge.bridge-nf-call-iptables=1",
+    "net.bridge.bridge-nf-call-ip6tables=1",
+)
 
 
 def ip(*arguments: object, namespace: str | None = None, check: bool = True) -> bool:
@@ -14,6 +28,26 @@ def ip(*arguments: object, namespace: str | None = None, check: bool = True) -> 
     if check and done.returncode:
         raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
     return done.returncode == 0
+
+
+def require_bridge_filter() -> None:
+    """Load the kernel module br_netfilter unless the kernel has it.
+
+    Raises:
+        ClusterError: it can't be loaded; without it no pod reaches a Service whose pod runs on the same node.
+    """
+    if BRIDGE_FILTER.exists():
+        return
+    reason = "modprobe is not installed (apt-get install kmod)"
+    if shutil.which("modprobe"):
+        done = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
+        reason = done.stderr.strip() or "it was loaded, and this kernel still shows no /proc/sys/net/bridge"
+    if not BRIDGE_FILTER.exists():
+        raise ClusterError(
+            f"pods could not reach Services: the kernel module br_netfilter is missing ({reason})\n"
+            "  run `modprobe br_netfilter` on the machine itself (in a container: on its host), or reboot if the kernel"
+            " was upgraded"
+        )
 
 
 def ensure(instance: Instance) -> None:
@@ -45,7 +79,11 @@ def join(instance: Instance, part: str, address: str) -> None:
 def join_node(instance: Instance, node: str) -> None:
     join(instance, node, f"{instance.node_address(node)}/{instance.fabric.prefixlen}")
     namespace = instance.namespace(node)
-    subprocess.run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise ClusterError(f"node {node} can't set what Kubernetes expects of its network: {done.stderr.strip()}")
     # A Service's address must have a route before kube-proxy can rewrite it.
     ip("route", "replace", instance.services, "dev", "eth0", namespace=namespace)
 

@@ -14,12 +14,30 @@ mount -t tmpfs -o size=16m tmpfs /var/lib/cni
 mount --bind "$STATE/log" /var/log
 mount --bind "$STATE/volumes" /mnt
 
-keep() { # restart a program that ends, as systemd does on other nodes
-  while :; do "$@" || true; sleep 1; done
+# Restart a program that ends, as systemd does on other nodes. One that never lasted 5 s, five times in a row, can't run
+# here: the node ends, and the last lines of its log are the last ones of this script's.
+keep() { # NAME COMMAND...
+  local log=$STATE/log/$1.log short=0 began
+  : > "$log"
+  while :; do
+    began=$SECONDS
+    "${@:2}" >> "$log" 2>&1 || true
+    if ((SECONDS - began >= 5)); then
+      short=-1
+    elif ((short >= 0 && ++short == 5)); then
+      echo "$1 ended $short times as soon as it was started:"
+      tail -n 6 "$log"
+      return
+    fi
+    sleep 1
+  done
 }
 
-keep containerd --config "$RUN/containerd.toml" > "$STATE/log/containerd.log" 2>&1 &
-until ctr --address "$RUN/containerd.sock" version > /dev/null 2>&1; do sleep 0.1; done
+keep containerd containerd --config "$RUN/containerd.toml" &
+until ctr --address "$RUN/containerd.sock" version > /dev/null 2>&1; do
+  kill -0 $! 2> /dev/null || exit
+  sleep 0.1
+done
 for archive in "$IMAGES"/*.tar; do
   stamp=$STATE/imported/$(basename "$archive")
   identity=$(stat --format='%s %Y' "$archive")
@@ -27,8 +45,9 @@ for archive in "$IMAGES"/*.tar; do
   ctr --address "$RUN/containerd.sock" --namespace k8s.io images import "$archive" > /dev/null
   echo "$identity" > "$stamp"
 done
-keep "$BIN/kube-proxy" --config="$RUN/kube-proxy.yaml" > "$STATE/log/kube-proxy.log" 2>&1 &
+keep kube-proxy "$BIN/kube-proxy" --config="$RUN/kube-proxy.yaml" &
 # A zone, as a cloud's nodes have one: pods that are to be spread over zones ignore nodes without.
-keep "$BIN/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$STATE/kubelet.conf" --root-dir="$STATE/kubelet" \
+keep kubelet "$BIN/kubelet" --config="$RUN/kubelet.yaml" --kubeconfig="$STATE/kubelet.conf" --root-dir="$STATE/kubelet" \
   --node-labels="topology.kubernetes.io/region=local,topology.kubernetes.io/zone=local-$NODE" \
-  --hostname-override="$NODE" --node-ip="$ADDRESS" >> "$STATE/log/kubelet.log" 2>&1
+  --hostname-override="$NODE" --node-ip="$ADDRESS" &
+wait -n

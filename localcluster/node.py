@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+import tools
 from localcluster import ClusterError, cgroups, controlplane, network
 from localcluster.instance import Instance
 from localcluster.process import Process
@@ -36,10 +37,12 @@ def ensure(instance: Instance, node: str, binaries: Path) -> bool:
         # As after a reboot: no network of an earlier life, and nothing noted about tasks that ended with it.
         network.leave(instance, node)
         shutil.rmtree(run / "containerd", ignore_errors=True)
+        (home / "init.log").unlink(missing_ok=True)
     network.join_node(instance, node)
     cgroups.ensure(instance.cgroup(node))
     _write_configuration(instance, node)
-    # A copy by its content: another checkout of the same version finds the node as it wants it.
+    # A copy by its content: another checkout of the same version finds the node as it wants it. bash reads it, since
+    # nothing in /run can be executed on a Debian with systemd.
     init = run / f"init-{hashlib.sha256(INIT.read_bytes()).hexdigest()[:8]}.sh"
     shutil.copy(INIT, init)
     return process(instance, node).ensure(
@@ -47,7 +50,7 @@ def ensure(instance: Instance, node: str, binaries: Path) -> bool:
             "nsenter",
             f"--net=/run/netns/{instance.namespace(node)}",
             *("unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child=SIGKILL"),
-            str(init),
+            *("bash", str(init)),
         ],
         home / "init.log",
         {
@@ -59,6 +62,12 @@ def ensure(instance: Instance, node: str, binaries: Path) -> bool:
             "ADDRESS": str(instance.node_address(node)),
         },
     )
+
+
+def logs(instance: Instance, node: str) -> list[Path]:
+    """Its logs; where the node doesn't start, the first that has lines tells why."""
+    home = state(instance, node)
+    return [home / "init.log", *(home / f"log/{name}.log" for name in ("kubelet", "containerd", "kube-proxy"))]
 
 
 def stop(instance: Instance, node: str) -> None:
@@ -145,7 +154,7 @@ def _write_configuration(instance: Instance, node: str) -> None:
     serving = authority.issue(f"{node}-serving", f"system:node:{node}", ["system:nodes"], [address, node])
     proxy = controlplane.kubeconfig(instance, instance.state / "pki/kube-proxy.conf", "system:kube-proxy")
 
-    (run / "containerd.toml").write_text(_containerd(instance, node))
+    tools.write_changed(run / "containerd.toml", _containerd(instance, node))
     network_list = {
         "cniVersion": "0.4.0",
         "name": "pods",
@@ -165,9 +174,8 @@ def _write_configuration(instance: Instance, node: str) -> None:
             {"type": "portmap", "capabilities": {"portMappings": True}},
         ],
     }
-    (run / "cni").mkdir(exist_ok=True)
-    (run / "cni/pods.conflist").write_text(json.dumps(network_list, indent=2))
-    (run / "resolv.conf").write_text("# Pods ask the cluster's DNS; there is nothing beyond it.\n")
+    tools.write_changed(run / "cni/pods.conflist", json.dumps(network_list, indent=2))
+    tools.write_changed(run / "resolv.conf", "# Pods ask the cluster's DNS; there is nothing beyond it.\n")
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -195,7 +203,7 @@ def _write_configuration(instance: Instance, node: str) -> None:
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
     }
-    (run / "kubelet.yaml").write_text(yaml.safe_dump(kubelet, sort_keys=False))
+    tools.write_changed(run / "kubelet.yaml", yaml.safe_dump(kubelet, sort_keys=False))
     kube_proxy = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
@@ -209,7 +217,8 @@ def _write_configuration(instance: Instance, node: str) -> None:
         # The machine's own connection tracking limits are left alone.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     }
-    (run / "kube-proxy.yaml").write_text(yaml.safe_dump(kube_proxy, sort_keys=False))
+    # kube-proxy ends when its file changes, and is started again.
+    tools.write_changed(run / "kube-proxy.yaml", yaml.safe_dump(kube_proxy, sort_keys=False))
 
 
 def _containerd(instance: Instance, node: str) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from localcluster import ClusterError
@@ -14,13 +14,47 @@ from localcluster import ClusterError
 _children: list["subprocess.Popen[bytes]"] = []
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str, look: str) -> None:
-    """Wait until `condition` holds; after `seconds` raise an error that says what was awaited and where to look."""
-    deadline = time.monotonic() + seconds
+def seconds(limit: float) -> float:
+    """A limit in seconds, as many times longer as TIMEOUT_FACTOR says: slow machines and emulators set it."""
+    factor = os.environ.get("TIMEOUT_FACTOR", "1")
+    try:
+        return limit * max(1.0, float(factor))
+    except ValueError:
+        raise ClusterError(
+            f"TIMEOUT_FACTOR={factor!r} is not a number; use 3 for three times the usual limits"
+        ) from None
+
+
+def wait_until(
+    condition: Callable[[], bool], limit: float, what: str, logs: Sequence[Path], process: "Process | None" = None
+) -> None:
+    """Wait until `condition` holds.
+
+    Args:
+        limit: Seconds before the wait ends in an error (see `seconds`).
+        logs: Where the cause would stand, the likeliest first.
+        process: What the wait depends on; the wait ends when it does.
+
+    Raises:
+        ClusterError: what was awaited, and the last lines of the first log that has any.
+    """
+    allowed = seconds(limit)
+    deadline = time.monotonic() + allowed
     while not condition():
+        if process and process.pid is None:
+            raise ClusterError(f"{what} ended while starting{last_lines(logs)}")
         if time.monotonic() > deadline:
-            raise ClusterError(f"{what} took more than {seconds:.0f} s; look at {look}")
+            raise ClusterError(f"{what} is not ready after {allowed:.0f} s{last_lines(logs)}")
         time.sleep(0.2)
+
+
+def last_lines(logs: Sequence[Path], count: int = 8) -> str:
+    """The last lines of the first of these logs that has any, for the end of an error message."""
+    for log in logs:
+        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+        if lines:
+            return "\n".join([f"; last lines of {log}:", *(f"  {line[:300]}" for line in lines[-count:])])
+    return "; it wrote no log" if logs else ""
 
 
 class Process:

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         yield
 
 
+def write_changed(path: Path, content: str) -> bool:
+    """Write a file whole unless it has this content: programs watch their settings. Return whether it changed."""
+    if path.exists() and path.read_text() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(content)
+    unfinished.rename(path)
+    return True
+
+
 def say(line: str) -> None:
     """Progress goes to standard error, so that standard output stays for results."""
     print(line, file=sys.stderr, flush=True)
@@ -155,8 +167,12 @@ def _go(arguments: list[str], group: str) -> str:
     """Run the Go command in a group's folder and return what it printed."""
     go = shutil.which("go")
     if go is None:
-        raise ToolError("Go is not on the PATH; install Go 1.21 or newer (apt-get install golang, or go.dev/dl)")
+        raise ToolError("Go is not on the PATH; install Go 1.21 or newer from go.dev/dl (Debian 13, Ubuntu: golang)")
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+    # An older Go can't read these go.mod files; from 1.21 on it takes the version that they name.
+    version = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True).stdout.strip()
+    if (match := re.match(r"go1\.(\d+)", version)) and int(match[1]) < 21:
+        raise ToolError(f"{go} is {version.removeprefix('go')}; put Go 1.21 or newer from go.dev/dl first on the PATH")
     done = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-15:])

@@ -141,7 +141,7 @@ def autoscaled(cluster: Cluster) -> float:
     scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "step"}}
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(scaler | {"spec": scaling | metric(70)}))
     port = url(cluster).rpartition(":")[2]
-    wait_until(lambda: at_rest(cluster), 240, "the autoscaler's rest at one pod", "the HorizontalPodAutoscaler `step`")
+    wait_until(lambda: at_rest(cluster), 240, "the autoscaler `step` at rest at one pod", [])
     command = [sys.executable, "-m", "benchmarks.service.load", port, "8", "240", "150", "0"]
     loading = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-3, stderr=-3, cwd=ROOT)
     assert loading.stdin

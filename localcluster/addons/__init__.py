@@ -12,6 +12,7 @@ from localcluster import ClusterError, buildkit, image, packages
 from localcluster.buildkit import Builder
 from localcluster.instance import Instance
 from localcluster.node import PAUSE_IMAGE
+from localcluster.process import seconds
 
 MANIFESTS = ("coredns", "metrics-server", "storage")
 DEPLOYMENTS = {
@@ -55,7 +56,8 @@ def apply(instance: Instance, binaries: Path, references: dict[str, Path]) -> No
             raise ClusterError(f"the cluster's add-ons can't be applied: {done.stderr.strip()}")
         time.sleep(1)
     for name, namespace in DEPLOYMENTS.items():
-        command = [*kubectl, "-n", namespace, "rollout", "status", f"deployment/{name}", "--timeout=120s"]
+        limit = f"--timeout={seconds(120):.0f}s"
+        command = [*kubectl, "-n", namespace, "rollout", "status", f"deployment/{name}", limit]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ClusterError(f"{name} does not get ready: {done.stderr.strip()}; `make shell` and look at its pods")

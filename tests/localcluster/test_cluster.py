@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import requests
 import yaml
 
-from localcluster import cluster, controlplane, instance, node
+from localcluster import ClusterError, cluster, controlplane, instance, node
 from localcluster.instance import Instance
 
 ONE, TWO = "side-one", "side-two"
@@ -86,6 +87,22 @@ def ready(made: Instance) -> set[str]:
     }
 
 
+def in_mount_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script where mounts are its own."""
+    command = ["unshare", "--mount", "--propagation=private", "bash", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def processes_of(word: str) -> set[int]:
+    """Ids of the programs that have `word` in their command line; the shell that keeps them has none."""
+    found = set()
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word.encode() in line.read_bytes():
+                found.add(int(line.parent.name))
+    return found
+
+
 @pytest.fixture(scope="module")
 def before() -> Trace:
     if os.geteuid() != 0:
@@ -114,13 +131,16 @@ def test_two_instances_side_by_side(one: Instance, two: Instance) -> None:
 
 
 def test_up_again_starts_nothing(one: Instance) -> None:
-    def processes() -> list[int | None]:
+    def processes() -> dict[str, set[int]]:
         parts = [controlplane.process(one, part) for part in controlplane.PROGRAMS]
-        return [process.pid for process in (*parts, node.process(one, "n1"))]
+        control = {process.pid for process in (*parts, node.process(one, "n1"))}
+        inside = {name: processes_of(f"{one.run}/n1/{name}") for name in ("containerd.toml", "kube-proxy.yaml")}
+        return {"control": {pid for pid in control if pid}, **inside}
 
     before = processes()
-    assert None not in before
+    assert list(map(len, before.values())) == [5, 1, 1]
     cluster.up(ONE)
+    time.sleep(2)  # kube-proxy sees a changed file at once, and ends
     assert processes() == before
 
 
@@ -139,9 +159,38 @@ def test_a_volume_outlives_its_pod(one: Instance) -> None:
     assert kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row").strip() == "one"
 
 
-def test_cluster_names_resolve(one: Instance) -> None:
-    answer = kubectl(one, "exec", "writer", "--", "/busybox", "nslookup", "kubernetes.default.svc.cluster.local")
-    assert str(one.services[1]) in answer
+def test_cluster_names_resolve_whatever_the_kernels_defaults(one: Instance) -> None:
+    def answer() -> str:
+        asked = ["/busybox", "timeout", "10", "/busybox", "nslookup", "kubernetes.default.svc.cluster.local"]
+        return kubectl(one, "exec", "writer", "--", *asked, check=False)
+
+    assert str(one.services[1]) in answer()
+    settings = ["net.bridge.bridge-nf-call-iptables=0", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.rp_filter=1"]
+    inside = ["ip", "netns", "exec", one.namespace("n1")]
+    subprocess.run([*inside, "sysctl", "-qw", *settings], check=True)
+    assert str(one.services[1]) not in answer()
+    cluster.up(ONE)
+    assert str(one.services[1]) in answer()
+
+
+def test_a_kernel_without_the_bridge_filter_is_named() -> None:
+    hidden = "mount -t tmpfs tmpfs /proc/sys/net/bridge && "
+    done = in_mount_namespace(hidden + f"{sys.executable} -m localcluster up --name side-one")
+    assert done.returncode != 0
+    assert "the kernel module br_netfilter is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_machine_where_nothing_in_run_can_be_executed() -> None:
+    """As on every Debian with systemd; the node must be ready there, and gone again."""
+    command = f"{sys.executable} -m localcluster"
+    done = in_mount_namespace(
+        "mount -t tmpfs -o noexec,nosuid,nodev tmpfs /run && cp /bin/true /run/true && ! /run/true 2> /dev/null &&"
+        f" {command} up --name side-noexec && {command} status --name side-noexec; code=$?;"
+        f" {command} down --name side-noexec; exit $code"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "stopped" not in done.stdout
 
 
 def test_a_namespace_enforces_pod_security(one: Instance) -> None:
@@ -194,6 +243,33 @@ def test_nodes_are_added_drained_and_stopped(two: Instance) -> None:
     cluster.up(TWO)
     assert ready(made) == {"n1", "n2"}
     assert "SchedulingDisabled" not in kubectl(made, "get", "node", "n2")
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("kubelet", "mkdir: cannot create directory"),  # the node's first process
+        ("kubelet/pods", "kubelet ended 5 times as soon as it was started"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: str) -> None:
+    cluster.stop_node(TWO, "n2")
+    path = node.state(two, "n2") / broken
+    kept = path.with_name("kept")
+    path.rename(kept)
+    path.touch()
+    try:
+        with pytest.raises(ClusterError) as error:
+            cluster.up(TWO)
+    finally:
+        path.unlink()
+        kept.rename(path)
+    said = str(error.value)
+    assert said.startswith("node n2 ended while starting; last lines of "), said
+    assert reason in said
+    assert Path(said.partition("last lines of ")[2].partition(":")[0]).is_file()
+    cluster.up(TWO)
+    assert ready(two) == {"n1", "n2"}
 
 
 def test_errors_are_one_line(one: Instance) -> None:

@@ -122,6 +122,18 @@ def test_no_go(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
         tools.binaries("own")
 
 
+def test_a_go_that_is_too_old(module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian 12's own; a command of that name stands for it, since one Go only is here."""
+    module("first")
+    go = tmp_path / "bin/go"
+    go.parent.mkdir()
+    go.write_text('#!/bin/sh\n[ "$1 $2" = "env GOVERSION" ] && echo go1.19.8 || exit 2\n')
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{go.parent}:{os.environ['PATH']}")
+    with pytest.raises(tools.ToolError, match=r"is 1\.19\.8; put Go 1\.21 or newer"):
+        tools.binaries("own")
+
+
 def test_an_unknown_group() -> None:
     with pytest.raises(tools.ToolError, match="the groups are"):
         tools.binaries("nothing")
