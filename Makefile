@@ -7,17 +7,19 @@ SHELL := bash
 
 export PYTHONPATH := src:.
 python = $(shell tools/venv.sh)/bin/python
+# A NAME in the environment is somebody else's: WSL's holds the machine's name.
+name = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
 suites = $(or $(SUITE),lint tools service images chart infra pipeline localcluster release examples docs)
 
 help: ## Show these words
 	@echo "usage: make WORD [NAME=value …]"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
-up: ## Run the release ledger on a real Kubernetes here; APP=dir VALUES=file for another application
-	@$(python) -m pipeline up
+up: ## Run the release ledger on a real Kubernetes here; APP=dir VALUES=file NAME=name for another application
+	@$(python) -m pipeline up $(name)
 
 down: ## Remove what `make up` made, with its data
-	@$(python) -m pipeline down
+	@$(python) -m pipeline down $(name)
 
 shell: ## Open a shell with kubectl and helm set up for the local cluster
 	@$(python) -m localcluster shell

@@ -40,10 +40,12 @@ instance_option = click.option("--instance", envvar="INSTANCE", default="default
 application_option = click.option(
     "--app", envvar="APP", type=click.Path(path_type=Path), help="Another application's directory."
 )
+name_option = click.option("--name", default="", help="Name of the release. Default: the directory's name.")
 
 
 @main.command()
 @application_option
+@name_option
 @click.option(
     "--values",
     envvar="VALUES",
@@ -59,20 +61,29 @@ application_option = click.option(
 )
 @context_option
 @instance_option
-def up(app: Path | None, values: tuple[Path, ...], wsgi: str, port: int | None, context: str, instance: str) -> None:
+def up(
+    app: Path | None,
+    name: str,
+    values: tuple[Path, ...],
+    wsgi: str,
+    port: int | None,
+    context: str,
+    instance: str,
+) -> None:
     """Build, install and ask the application on a cluster of this machine."""
-    release = _release(app, values)
+    release = _release(app, values, name)
     config.check(release)
     development.up(release, target.choose(context, instance), wsgi, port)
 
 
 @main.command()
 @application_option
+@name_option
 @context_option
 @instance_option
-def down(app: Path | None, context: str, instance: str) -> None:
+def down(app: Path | None, name: str, context: str, instance: str) -> None:
     """Remove what `up` made."""
-    release = _release(app, ())
+    release = _release(app, (), name)
     tools.say(target.choose(context, instance).down(release))
 
 
@@ -178,10 +189,12 @@ def _cluster(release: config.Release) -> Cluster:
     return Cluster(None, "", release.namespace)
 
 
-def _release(app: Path | None, values: tuple[Path, ...]) -> config.Release:
+def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> config.Release:
     release = config.load()
     release = replace(release, values=(*release.values, *values))
-    return release.with_application(app) if app else release
+    if app:
+        release = replace(release, application=app) if name else release.with_application(app)
+    return release.with_name(name) if name else release
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 class PipelineError(Exception):
@@ -31,9 +32,25 @@ class Release:
         return self.application.resolve() == ROOT
 
     def with_application(self, application: Path) -> "Release":
-        """The same road for another directory, named after it."""
+        """The same steps for another directory, named after it."""
         name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
+        if not NAME.fullmatch(name):
+            raise PipelineError(
+                f"the directory's name {application.resolve().name!r} can't name a release; choose one with NAME=web"
+            )
         return replace(self, application=application, name=name, namespace=name)
+
+    def with_name(self, name: str) -> "Release":
+        """The same release under another name, in a namespace of that name.
+
+        Raises:
+            PipelineError: Kubernetes allows no Service of that name.
+        """
+        if not NAME.fullmatch(name):
+            raise PipelineError(
+                f"NAME={name!r} can't name a release; use up to 40 of a-z, 0-9 and -, beginning with a letter"
+            )
+        return replace(self, name=name, namespace=name)
 
 
 def load(path: Path = ROOT / "release.toml") -> Release:

@@ -111,7 +111,9 @@ class Context:
         return ""
 
     def down(self, release: Release) -> str:
-        self._cluster(release.namespace).helm("uninstall", release.name, "--ignore-not-found", "--wait")
+        cluster = self._cluster(release.namespace)
+        cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
+        cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
         return (
             f"the release {release.name!r} is gone; its data stays until you"
             f" `kubectl --context {self.context} delete namespace {release.namespace}`"

@@ -3,13 +3,16 @@
 import base64
 import json
 import secrets
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 
+from localcluster.process import seconds
 from pipeline import doctor
 from pipeline import target as targets
 from pipeline.config import PipelineError, Release
@@ -17,7 +20,7 @@ from pipeline.helm import Cluster
 from pipeline.target import Target
 from tools import say
 
-INSTALL_TIMEOUT = "5m"
+INSTALL_TIMEOUT = 300  # seconds
 ADMIN_SECRET = "flaskapp-admin"  # noqa: S105 - a name
 DEPLOYMENT = {"service": "shop", "environment": "staging", "version": "1.0.0", "status": "succeeded"}
 
@@ -27,9 +30,10 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
     started = time.monotonic()
     say(f"target: {target.description}")
     target.up()
-    reference = target.deliver(release, wsgi)
     cluster = Cluster(target.kubeconfig, target.context, release.namespace)
     ensure_namespace(cluster)
+    claim_name(cluster, release)
+    reference = target.deliver(release, wsgi)
     token = ensure_admin_token(cluster) if release.is_ledger else ""
     install(cluster, release, reference, ["--set", f"secrets.existingSecret={ADMIN_SECRET}"] if token else [])
     service = service_of(cluster, release)
@@ -56,6 +60,40 @@ def ensure_namespace(cluster: Cluster) -> None:
     cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
+def claim_name(cluster: Cluster, release: Release) -> None:
+    """Note which directory the release is made of, in a ConfigMap beside it.
+
+    Raises:
+        PipelineError: another directory made the release of that name.
+    """
+    name, directory = f"{release.name}-source", str(release.application.resolve())
+    found = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
+    if found:
+        source = json.loads(found)["data"]
+        if source == {"host": socket.gethostname(), "directory": directory}:
+            return
+        # A directory of this machine that is gone was moved: the same application, most likely.
+        if source["host"] != socket.gethostname() or Path(source["directory"]).exists():
+            raise PipelineError(
+                f"the name {release.name!r} is taken by {source['directory']} on {source['host']}\n"
+                f"  choose another one: NAME={release.name}-2\n"
+                f"  or, if this is the same application: {cluster.kubectl_line} delete configmap {name}"
+            )
+    data = {"host": socket.gethostname(), "directory": directory}
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+
+def remove_failed_migrations(cluster: Cluster, release: Release) -> None:
+    """Delete migration Jobs that failed: a Job of the same name would be taken for this release's, and fail it."""
+    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=migration"
+    jobs = json.loads(cluster.kubectl("get", "jobs", "--selector", selector, "--output", "json").stdout)["items"]
+    for job in jobs:
+        if doctor.condition(job, "Failed"):
+            say(f"the last migration failed; removing its Job {job['metadata']['name']}, so that it runs again")
+            cluster.kubectl("delete", "job", job["metadata"]["name"])
+
+
 def ensure_admin_token(cluster: Cluster) -> str:
     """The ledger's first token, which only this namespace's Secret knows; made where there is none."""
     found = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
@@ -75,7 +113,8 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
     cluster.helm("dependency", "build", str(release.chart))
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
-    options = ["--install", "--wait", "--wait-for-jobs", "--timeout", INSTALL_TIMEOUT]
+    remove_failed_migrations(cluster, release)
+    options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
     done = cluster.helm("upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False)
     if done.returncode:
         said = done.stderr.strip().removeprefix("Error: ")

@@ -1,9 +1,20 @@
 """`make up` for our service and for a directory that isn't ours, as people type it."""
 
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
 
 from localcluster.instance import Instance
+from pipeline import config
+from pipeline.config import PipelineError
+from pipeline.helm import Cluster
+from pipeline.up import claim_name, ensure_namespace
 from tests.release.conftest import INSTANCE, ROOT
 
 
@@ -40,6 +51,70 @@ def test_ledger(kubernetes: Instance) -> None:
 def test_directory_that_is_not_ours(kubernetes: Instance) -> None:
     lines = make_up("APP=examples/hello", "VALUES=examples/hello/values.yaml")
     assert "Hello, world" in shell([line for line in lines if line.startswith("curl")])
+
+
+def refused(*arguments: str) -> str:
+    command = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_two_directories_of_one_name(kubernetes: Instance, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        shutil.copytree(ROOT / "examples/hello", tmp_path / place / "web")
+    (tmp_path / "two/web/app.py").write_text((ROOT / "examples/hello/app.py").read_text().replace("Hello", "Goodbye"))
+    one, two = ([f"APP={tmp_path / place / 'web'}", "VALUES=examples/hello/values.yaml"] for place in ("one", "two"))
+    first = make_up(*one)
+    said = refused(*two)
+    assert f"the name 'web' is taken by {tmp_path / 'one/web'}" in said
+    assert "NAME=web-2" in said
+    assert "building" not in said
+    second = make_up(*two, "NAME=web-2")
+    assert make_up(*one)[0] == first[0]
+    for lines, answer in ((first, "Hello"), (second, "Goodbye")):
+        assert answer in shell([line for line in lines if line.startswith("curl")])
+    assert "can't name a release" in refused(*two, "NAME=1web")
+
+
+def test_a_moved_directory_keeps_its_name(admin: Callable[[str], Cluster], tmp_path: Path) -> None:
+    cluster = admin("moved")
+    ensure_namespace(cluster)
+    release = replace(config.load(), name="moved", namespace="moved")
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    claim_name(cluster, replace(release, application=tmp_path / "before"))
+    with pytest.raises(PipelineError, match="is taken by"):
+        claim_name(cluster, replace(release, application=tmp_path / "after"))
+    (tmp_path / "before").rmdir()
+    claim_name(cluster, replace(release, application=tmp_path / "after"))
+    claim_name(cluster, replace(release, application=tmp_path / "after"))
+
+
+MIGRATION = """
+migrations:
+  command: [python, migrate.py]
+  waitCommand: []
+  backoffLimit: 0
+"""
+
+
+def test_up_again_after_a_failed_migration(
+    kubernetes: Instance, admin: Callable[[str], Cluster], tmp_path: Path
+) -> None:
+    """First the application is repaired, then what it needs: neither takes a step by hand."""
+    application = tmp_path / "gated"
+    shutil.copytree(ROOT / "examples/hello", application)
+    probes = yaml.safe_load((ROOT / "examples/hello/values.yaml").read_text())["probes"]
+    (application / "values.yaml").write_text(MIGRATION + yaml.safe_dump({"replicas": 1, "probes": probes}))
+    arguments = [f"APP={application}", f"VALUES={application / 'values.yaml'}"]
+    (application / "migrate.py").write_text("raise SystemExit('the column is missing')")
+    assert "the column is missing" in refused(*arguments)
+    (application / "migrate.py").write_text("import socket\nsocket.gethostbyname('gate')")
+    assert "migration failed" in refused(*arguments)
+    admin("gated").kubectl("create", "service", "clusterip", "gate", "--tcp=80")
+    assert "Hello, world" in shell([line for line in make_up(*arguments) if line.startswith("curl")])
 
 
 def test_directory_without_an_application() -> None:
