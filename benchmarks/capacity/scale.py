@@ -38,7 +38,7 @@ def most_pods() -> int:
 
 
 def carried(nodes: int) -> tuple[int, str]:
-    """Requests a second for ever, and what ends it."""
+    """Requests a second that can be sustained, and what limits them."""
     pods = min(serving(nodes), most_pods())
     idle = MEASURED["database"]["idle"] + pods * MEASURED["web"]["idle"]
     together = (nodes * FOR_EVER - idle) / (WEB + DATABASE)
@@ -47,7 +47,9 @@ def carried(nodes: int) -> tuple[int, str]:
 
 
 def by_nodes() -> list[str]:
-    lines = ["| t4g.small | pods that fit | that have connections | requests/s for ever | what ends it |"]
+    lines = [
+        "| t4g.small | pods that fit | that have connections | requests/s, sustained (calculated) | what ends it |"
+    ]
     lines.append("| ---: | ---: | ---: | ---: | --- |")
     for nodes in (1, 2, 5):
         rate, limit = carried(nodes)
