@@ -158,7 +158,9 @@ class Watch:
         self._busy: dict[int, tuple[float, socket.socket]] = {}
         self._thread = threading.local()
         self._wake = threading.Event()
+        self._beat = 0.0  # when the next heartbeat is due
         self._started = threading.Lock()
+        self.threads: list[threading.Thread] = []  # those that must live as long as the process
         event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first questions
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
@@ -179,8 +181,19 @@ class Watch:
         """Start the two threads, once in a process (after the fork, so by the worker)."""
         if not self._started.acquire(blocking=False):
             return
-        for target in (self._guard, self._probe_forever):
-            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True).start()
+        steps = {"watchdog": self._guard, "prober": self._probe}
+        threads = [
+            threading.Thread(target=repeat, args=(name, step), name=name, daemon=True) for name, step in steps.items()
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+        finally:
+            self.threads += threads
+
+    def ended(self) -> list[str]:
+        """Names of the threads that have ended, which none ever should."""
+        return [thread.name for thread in self.threads if not thread.is_alive()]
 
     def require(self) -> None:
         """Refuse at once what could only wait."""
@@ -240,15 +253,13 @@ class Watch:
 
     def _guard(self) -> None:
         """The watchdog: cut what is held too long, having said first that the database is down; and the heartbeat."""
-        beat = time.monotonic()
-        while True:
-            time.sleep(TICK)
-            now = time.monotonic()
-            self.cut(now - DEADLINE)
-            if now >= beat:
-                # An alarm may count these: none means that no process is left, not that nobody asks.
-                logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
-                beat = now + HEARTBEAT
+        time.sleep(TICK)
+        now = time.monotonic()
+        self.cut(now - DEADLINE)
+        if now >= self._beat:
+            self._beat = now + HEARTBEAT
+            # An alarm may count these: none means that no process is left, not that nobody asks.
+            logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
 
     def cut(self, before: float) -> None:
         """End connections checked out before this moment of the monotonic clock."""
@@ -261,15 +272,14 @@ class Watch:
                 except OSError:  # closed meanwhile: what we wanted
                     continue
 
-    def _probe_forever(self) -> None:
-        while True:
-            self.probe()
-            if self.up and serves(self.revision):
-                self.fill()
-                self.prepare_spare()
-                self._wake.wait(min(PROBE_UP, self.lifetime))
-            else:
-                time.sleep(PROBE_DOWN)
+    def _probe(self) -> None:
+        self.probe()
+        if self.up and serves(self.revision):
+            self.fill()
+            self.prepare_spare()
+            self._wake.wait(min(PROBE_UP, self.lifetime))
+        else:
+            time.sleep(PROBE_DOWN)
 
     def fill(self) -> None:
         """Open what is not open of the pool, at the start and after a restart: a burst amid a rotation could not."""
@@ -315,6 +325,22 @@ class Watch:
             logger.warning("database does not answer", extra={"reason": reason})
         self.up, self.reason = False, reason
         self._wake.set()
+
+
+def repeat(name: str, step: Callable[[], None]) -> None:
+    """Repeat a background thread's step for as long as the process lives, whatever the step meets."""
+    last = ""
+    while True:
+        try:
+            step()
+        except Exception as error:
+            if repr(error) != last:  # once, not twice a second
+                with suppress(Exception):
+                    logger.exception("a background thread met an error and goes on", extra={"background": name})
+            last = repr(error)
+            time.sleep(PROBE_DOWN)
+        else:
+            last = ""
 
 
 def first_line(error: Exception) -> str:

@@ -252,16 +252,65 @@ def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Serv
     assert len(answers) > 50
 
 
-def test_an_unreadable_password_file_is_a_503(serve: Callable[..., Server], role: Role) -> None:
-    server = serve(role.environment)
+@pytest.mark.parametrize("junk", [None, b"", b"abc\0", b"x"], ids=["missing", "empty", "NUL", "short"])
+def test_files_that_go_wrong_cost_no_request(
+    serve: Callable[..., Server], own_database: Database, tmp_path: Path, junk: bytes | None
+) -> None:
+    """The last good values open new connections; nothing makes `x` an administrator's token."""
+    values = {**own_database.environment, "API_ADMIN_TOKEN": ADMIN}
+    files = {name: tmp_path / name for name in values}
+    for name, value in values.items():
+        files[name].write_text(value)
+    server = serve({f"{name}_FILE": str(path) for name, path in files.items()})
     server.wait()
-    role.file.unlink()
-    role.end_sessions()
-    answer = server.get("/api/v1/services")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-    assert "DB_PASSWORD_FILE: cannot read" in server.get("/readyz?verbose").json()["database"]["reason"]
-    role.file.write_text("first")
-    server.wait("/api/v1/services", seconds=2)
+    for name in ("DB_PASSWORD", "DB_PORT", "API_ADMIN_TOKEN"):
+        files[name].unlink()
+        if junk is not None:
+            files[name].write_bytes(junk)
+    if junk == b"x":  # as a password it is wrong, but not malformed
+        files["DB_PASSWORD"].write_text(values["DB_PASSWORD"])
+    for _ in range(2):
+        own_database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid()"
+        )
+        time.sleep(1)
+        made = requests.post(server.url + "/api/v1/deployments", json=BODY, headers=HEADERS, timeout=5)
+        assert made.status_code == 201, made.text
+    wrong = requests.post(
+        server.url + "/api/v1/deployments", json=BODY, headers={"Authorization": "Bearer x"}, timeout=5
+    )
+    assert wrong.status_code == 401
+    assert server.get("/livez").status_code == 200
+    told = lines(server, message="the last good value of a setting stays in use")
+    assert len(told) == (2 if junk == b"x" else 3)
+    assert lines(server, message="database does not answer") == []
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(own_database: Database, tmp_path: Path) -> None:
+    """Standard error is a full disk; the database ends every connection, which is logged."""
+    server = Server(own_database.environment, Path("/dev/full"))
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                if server.get("/readyz").status_code == 200:
+                    break
+            except requests.ConnectionError:
+                pass
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for _ in range(3):
+            assert server.get("/api/v1/services").status_code == 200
+            own_database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid()"
+            )
+            time.sleep(0.5)
+        assert server.get("/api/v1/services").status_code == 200
+        assert server.get("/livez").status_code == 200
+    finally:
+        server.stop()
 
 
 def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_database: Database) -> None:
