@@ -78,7 +78,10 @@ def open_connection(settings: Settings, **options: object) -> Any:
 def command_engine(settings: Settings) -> Engine:
     """For commands: one connection at a time, a statement may last, a wait for a lock may not."""
     return create_engine(
-        "postgresql+psycopg2://", poolclass=NullPool, creator=lambda: open_connection(settings, lock_timeout=5000)
+        "postgresql+psycopg2://",
+        poolclass=NullPool,
+        pool_reset_on_return=None,  # a connection that is closed needs no ROLLBACK, and one that is lost takes none
+        creator=lambda: open_connection(settings, lock_timeout=5000),
     )
 
 

@@ -91,7 +91,7 @@ def spoil(path: Path, kind: str, junk: bytes | None) -> None:
         path.write_bytes(junk)
 
 
-@pytest.mark.parametrize(("name", "kind", "junk"), CASES, ids=str)
+@pytest.mark.parametrize(("name", "kind", "junk"), CASES, ids=lambda v: v if isinstance(v, str) else "")
 def test_a_file_that_went_wrong_leaves_the_last_good_value(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, kind: str, junk: bytes | None
 ) -> None:
