@@ -17,7 +17,7 @@ from os import dup
 from typing import Any
 
 import psycopg2
-from flask import Flask, current_app
+from flask import Flask, current_app, g, request
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -38,6 +38,9 @@ DEADLINE = 2.0  # seconds that a request may hold a connection
 TICK = 0.2  # seconds between two looks of the watchdog
 HEARTBEAT = 60.0  # seconds between two log lines that say how things are
 PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: all is well, or something is waited for
+
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class UnavailableError(Exception):
@@ -131,6 +134,7 @@ def autocommit() -> Iterator[DBAPICursor]:
         yield pooled.cursor()
     except psycopg2.Error as error:
         if getattr(pooled.driver_connection, "closed", False):
+            note_change()  # what was sent may have been done
             pooled.invalidate(error)
         raise
     finally:
@@ -144,6 +148,17 @@ def transaction() -> Iterator[DBAPICursor]:
     database.require()
     with database.transactional.begin() as connection:
         yield connection.connection.cursor()
+        note_change()  # COMMIT follows; without an answer to it nobody knows
+
+
+def note_change() -> None:
+    """From here on this request has changed something, or may have."""
+    g.may_have_changed = True
+
+
+def nothing_changed() -> bool:
+    """Whether it is certain that this request has changed nothing."""
+    return request.method in SAFE or not g.get("may_have_changed", False)
 
 
 class Watch:
