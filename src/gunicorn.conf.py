@@ -8,13 +8,16 @@ import sys
 
 from flaskapp import logs
 from flaskapp.settings import Settings, SettingsError
+from flaskapp.worker import Worker
 
 try:
     settings = Settings.from_environment()
 except SettingsError as error:
     sys.exit(f"flaskapp: {error}")
 
-CLIENT_TIMEOUT = 3  # seconds without a byte, once a request has begun
+CLIENT_TIMEOUT = 3  # seconds without a byte, for what a thread reads or writes
+
+Worker.max_body = settings.max_body
 
 wsgi_app = "flaskapp.wsgi:app"
 bind = f"0.0.0.0:{settings.port}"

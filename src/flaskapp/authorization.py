@@ -7,18 +7,22 @@ is compared in this process and may do everything.
 
 import hashlib
 import hmac
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 from flask import current_app, g, request
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from flaskapp.database import autocommit
+from flaskapp.database import autocommit, first_line, note_change
 from flaskapp.problems import ProblemError
 from flaskapp.queries import Query
 from flaskapp.settings import Settings
 
 # ruff: noqa: S608 - statements are put together from constants; values are always bound
+
+logger = logging.getLogger(__name__)
 
 SCOPES = {"read": "'read', 'write', 'admin'", "write": "'write', 'admin'", "admin": "'admin'"}
 HINT = "Make one with `flaskapp token create`, or set API_ADMIN_TOKEN_FILE."
@@ -101,7 +105,7 @@ class Statement:
                 return self.run(values, own)
         if not self.private or caller().trusted:
             free: str | None = self.open.scalar(cursor, values)
-            return free
+            return self._noted(free, cursor)
         if caller().hash is None:
             raise unauthorized("This needs a token.")
         self.guarded.run(cursor, {**(values or {}), "token_hash": caller().hash})
@@ -110,10 +114,26 @@ class Statement:
             raise unauthorized("The token is unknown, expired or revoked.")
         if not allowed:
             raise ProblemError(403, f"The token's scope or service does not allow this; it takes `{self.scope}`.")
+        found = self._noted(content, cursor)
         if stale:
-            TOUCH.run(cursor, {"id": identifier})
-        found: str | None = content
+            touch(cursor, identifier)
         return found
+
+    def _noted(self, content: str | None, cursor: DBAPICursor) -> str | None:
+        """The content; a statement of its own that wrote it has changed something, whatever the request meets later."""
+        if content is not None and self.scope != "read" and cursor.connection.autocommit:
+            note_change()
+        return content
+
+
+def touch(cursor: DBAPICursor, identifier: int) -> None:
+    """Note a token's use. What the request asked for is done by then, and does not fail for this."""
+    try:
+        TOUCH.run(cursor, {"id": identifier})
+    except psycopg2.Error as error:
+        if not cursor.connection.autocommit:  # it broke the transaction too
+            raise
+        logger.warning("a token's use was not noted", extra={"reason": first_line(error)})
 
 
 def unauthorized(detail: str) -> ProblemError:

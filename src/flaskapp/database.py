@@ -17,7 +17,7 @@ from os import dup
 from typing import Any
 
 import psycopg2
-from flask import Flask, current_app
+from flask import Flask, current_app, g, request
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -38,6 +38,9 @@ DEADLINE = 2.0  # seconds that a request may hold a connection
 TICK = 0.2  # seconds between two looks of the watchdog
 HEARTBEAT = 60.0  # seconds between two log lines that say how things are
 PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: all is well, or something is waited for
+
+
+SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class UnavailableError(Exception):
@@ -78,7 +81,10 @@ def open_connection(settings: Settings, **options: object) -> Any:
 def command_engine(settings: Settings) -> Engine:
     """For commands: one connection at a time, a statement may last, a wait for a lock may not."""
     return create_engine(
-        "postgresql+psycopg2://", poolclass=NullPool, creator=lambda: open_connection(settings, lock_timeout=5000)
+        "postgresql+psycopg2://",
+        poolclass=NullPool,
+        pool_reset_on_return=None,  # a connection that is closed needs no ROLLBACK, and one that is lost takes none
+        creator=lambda: open_connection(settings, lock_timeout=5000),
     )
 
 
@@ -128,6 +134,7 @@ def autocommit() -> Iterator[DBAPICursor]:
         yield pooled.cursor()
     except psycopg2.Error as error:
         if getattr(pooled.driver_connection, "closed", False):
+            note_change()  # what was sent may have been done
             pooled.invalidate(error)
         raise
     finally:
@@ -141,6 +148,17 @@ def transaction() -> Iterator[DBAPICursor]:
     database.require()
     with database.transactional.begin() as connection:
         yield connection.connection.cursor()
+        note_change()  # COMMIT follows; without an answer to it nobody knows
+
+
+def note_change() -> None:
+    """From here on this request has changed something, or may have."""
+    g.may_have_changed = True
+
+
+def nothing_changed() -> bool:
+    """Whether it is certain that this request has changed nothing."""
+    return request.method in SAFE or not g.get("may_have_changed", False)
 
 
 class Watch:
@@ -158,7 +176,9 @@ class Watch:
         self._busy: dict[int, tuple[float, socket.socket]] = {}
         self._thread = threading.local()
         self._wake = threading.Event()
+        self._beat = 0.0  # when the next heartbeat is due
         self._started = threading.Lock()
+        self.threads: list[threading.Thread] = []  # those that must live as long as the process
         event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first questions
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
@@ -179,8 +199,19 @@ class Watch:
         """Start the two threads, once in a process (after the fork, so by the worker)."""
         if not self._started.acquire(blocking=False):
             return
-        for target in (self._guard, self._probe_forever):
-            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True).start()
+        steps = {"watchdog": self._guard, "prober": self._probe}
+        threads = [
+            threading.Thread(target=repeat, args=(name, step), name=name, daemon=True) for name, step in steps.items()
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+        finally:
+            self.threads += threads
+
+    def ended(self) -> list[str]:
+        """Names of the threads that have ended, which none ever should."""
+        return [thread.name for thread in self.threads if not thread.is_alive()]
 
     def require(self) -> None:
         """Refuse at once what could only wait."""
@@ -240,15 +271,13 @@ class Watch:
 
     def _guard(self) -> None:
         """The watchdog: cut what is held too long, having said first that the database is down; and the heartbeat."""
-        beat = time.monotonic()
-        while True:
-            time.sleep(TICK)
-            now = time.monotonic()
-            self.cut(now - DEADLINE)
-            if now >= beat:
-                # An alarm may count these: none means that no process is left, not that nobody asks.
-                logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
-                beat = now + HEARTBEAT
+        time.sleep(TICK)
+        now = time.monotonic()
+        self.cut(now - DEADLINE)
+        if now >= self._beat:
+            self._beat = now + HEARTBEAT
+            # An alarm may count these: none means that no process is left, not that nobody asks.
+            logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
 
     def cut(self, before: float) -> None:
         """End connections checked out before this moment of the monotonic clock."""
@@ -261,15 +290,14 @@ class Watch:
                 except OSError:  # closed meanwhile: what we wanted
                     continue
 
-    def _probe_forever(self) -> None:
-        while True:
-            self.probe()
-            if self.up and serves(self.revision):
-                self.fill()
-                self.prepare_spare()
-                self._wake.wait(min(PROBE_UP, self.lifetime))
-            else:
-                time.sleep(PROBE_DOWN)
+    def _probe(self) -> None:
+        self.probe()
+        if self.up and serves(self.revision):
+            self.fill()
+            self.prepare_spare()
+            self._wake.wait(min(PROBE_UP, self.lifetime))
+        else:
+            time.sleep(PROBE_DOWN)
 
     def fill(self) -> None:
         """Open what is not open of the pool, at the start and after a restart: a burst amid a rotation could not."""
@@ -315,6 +343,22 @@ class Watch:
             logger.warning("database does not answer", extra={"reason": reason})
         self.up, self.reason = False, reason
         self._wake.set()
+
+
+def repeat(name: str, step: Callable[[], None]) -> None:
+    """Repeat a background thread's step for as long as the process lives, whatever the step meets."""
+    last = ""
+    while True:
+        try:
+            step()
+        except Exception as error:
+            if repr(error) != last:  # once, not twice a second
+                with suppress(Exception):
+                    logger.exception("a background thread met an error and goes on", extra={"background": name})
+            last = repr(error)
+            time.sleep(PROBE_DOWN)
+        else:
+            last = ""
 
 
 def first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,20 @@ class JsonFormatter(logging.Formatter):
         return line(record.created, record.levelname, record.name, record.getMessage(), fields)
 
 
+class Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to standard error. A line that cannot be written is lost: it must cost neither a request nor a thread."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Leave out logging's own complaint, which would go to the same place."""
+
+
 def configuration(level: str) -> dict[str, Any]:
     """For logging.config.dictConfig, and for gunicorn's `logconfig_dict`."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {"standard_error": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"standard_error": {"()": Handler, "formatter": "json"}},
         "root": {"level": level, "handlers": ["standard_error"]},
         # gunicorn brings handlers of its own, which would print each line twice.
         "loggers": {
@@ -87,4 +95,5 @@ def log_request(request: Request, status: int, length: int | None, seconds: floa
         "user_agent": request.environ.get("HTTP_USER_AGENT", "")[:200],
     }
     message = f"{request.method} {request.path} {status}"
-    sys.stderr.write(line(time.time(), "INFO", logger.name, message, fields) + "\n")
+    with suppress(OSError, ValueError, AttributeError):  # full, closed, never open: see Handler
+        sys.stderr.write(line(time.time(), "INFO", logger.name, message, fields) + "\n")

@@ -33,6 +33,7 @@ class Metrics:
     """What is counted, and the server that tells it."""
 
     def __init__(self, watch: Watch):
+        self.watch = watch
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -61,9 +62,12 @@ class Metrics:
 
     def serve(self, port: int) -> None:
         try:
-            start_http_server(port, registry=self.registry)
+            _, thread = start_http_server(port, registry=self.registry)
         except OSError as error:
             logger.warning("no metrics of this worker", extra={"reason": str(error), "port": port})
+            return
+        thread.name = "metrics"
+        self.watch.threads.append(thread)
 
 
 class WatchCollector(Collector):

@@ -1,13 +1,15 @@
 """`db upgrade|check|wait`: the schema brought up to date by one process at a time, and waited for by the others."""
 
+import math
 import time
 from collections.abc import Callable
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError
 
 from flaskapp.database import first_line
 from flaskapp.schema import NEWEST, serves
@@ -20,10 +22,11 @@ class SchemaError(Exception):
     """The schema is not what it should be, or did not become it in time; the message says what to do."""
 
 
-def config(connection: Connection | None = None) -> Config:
+def config(connection: Connection | None = None, deadline: float = math.inf) -> Config:
+    """Alembic's configuration; `deadline` is of the monotonic clock, for what waits without a limit of its own."""
     found = Config()
     found.set_main_option("script_location", "flaskapp:migrations")
-    found.attributes["connection"] = connection
+    found.attributes.update(connection=connection, deadline=deadline)
     return found
 
 
@@ -49,23 +52,31 @@ def wait(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
 
 def upgrade(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
     """Bring the schema to the newest revision, one process at a time; wait for the database and for the others."""
-    return patiently(lambda: upgrade_now(engine), timeout, say)
+    deadline = time.monotonic() + timeout
+    return patiently(lambda: upgrade_now(engine, deadline), timeout, say)
 
 
-def upgrade_now(engine: Engine) -> str:
-    """One attempt; raises SchemaError while another process migrates."""
-    with engine.connect() as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
-            raise SchemaError("another process is migrating")
-        # The lock belongs to the session and ends with it, whatever happens to this process.
-        connection.commit()
-        revision = current(connection)
-        connection.commit()
-        if serves(revision):
-            return f"nothing to do: the schema is at {revision}"
-        command.upgrade(config(connection), "head")
-        connection.commit()
-        return f"the schema went from {revision or 'nothing'} to {NEWEST}"
+def upgrade_now(engine: Engine, deadline: float) -> str:
+    """Make one attempt, which completes what another left half done; SchemaError: another process is migrating."""
+    try:
+        with engine.connect() as connection:
+            return upgrade_on(connection, deadline)
+    except (PendingRollbackError, InterfaceError, psycopg2.Error):  # what Alembic does with a connection that has ended
+        raise SchemaError("the server ended the connection") from None
+
+
+def upgrade_on(connection: Connection, deadline: float) -> str:
+    if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
+        raise SchemaError("another process is migrating")
+    # The lock belongs to the session and ends with it, whatever happens to this process.
+    connection.commit()
+    revision = current(connection)
+    connection.commit()
+    if serves(revision):
+        return f"nothing to do: the schema is at {revision}"
+    command.upgrade(config(connection, deadline), "head")
+    connection.commit()
+    return f"the schema went from {revision or 'nothing'} to {NEWEST}"
 
 
 def patiently(attempt: Callable[[], str], timeout: float, say: Callable[[str], None]) -> str:

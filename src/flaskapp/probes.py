@@ -1,8 +1,8 @@
 """/livez, /readyz and /version: answered before Flask, so they cost little, need no database and leave no log line.
 
-Live: this process answers. Ready: it has started, that is the database answered once with a schema that this code can
-serve, and it is not draining. A database that goes away later does not make it unready: emptying the Service helps
-nobody, while requests get a quick 503 and `/readyz?verbose` says so.
+Live: this process answers, and the threads that it needs are alive. Ready: it has started, that is the database
+answered once with a schema that this code can serve, and it is not draining. A database that goes away later does not
+make it unready: emptying the Service helps nobody, while requests get a quick 503 and `/readyz?verbose` says so.
 """
 
 import json
@@ -31,7 +31,7 @@ class Probes:
         self.started = False
         self.draining = False
         self.paths: dict[str, Callable[[], Answer]] = {
-            "/livez": lambda: ("200 OK", {"status": "ok"}),
+            "/livez": self.live,
             "/readyz": self.ready,
             "/version": lambda: ("200 OK", {"version": __version__, "schema": self.watch.revision}),
         }
@@ -53,6 +53,13 @@ class Probes:
         ]
         start_response(status, headers)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+    def live(self) -> Answer:
+        """Red for what only a restart cures."""
+        if ended := self.watch.ended():
+            reason = f"background threads have ended: {', '.join(ended)}"
+            return "503 Service Unavailable", {"status": "failed", "reason": reason}
+        return "200 OK", {"status": "ok"}
 
     def ready(self) -> Answer:
         """Once started, ready until draining."""

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from flaskapp.database import UnavailableError, watch
+from flaskapp.database import UnavailableError, nothing_changed, watch
 from flaskapp.headers import protect
 from flaskapp.logs import request_id
 from flaskapp.settings import SettingsError
@@ -20,8 +20,10 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds: about the time that the prober takes to see a database that came back
 BUSY = {"57014", "55P03", "40001", "40P01"}  # statement timeout, lock timeout, serialization, deadlock
-
-
+UNKNOWN = (
+    "whether the change was made is unknown. Send it again with the same Idempotency-Key if it had one;"
+    " otherwise look up what is recorded before you send it again."
+)
 BROKEN_RULE = "The input breaks a rule; `errors` lists each."
 # Rules that only the database can judge, by the name of their constraint.
 RULES = {
@@ -111,8 +113,9 @@ def http_error(error: HTTPException) -> Response:
     return answer(error.code or 500, error.description or "", [], headers)
 
 
-def unavailable() -> Response:
-    detail = "The database does not answer just now; nothing was changed. Try again shortly."
+def unavailable(reason: str = "The database does not answer just now") -> Response:
+    """Say that nothing was changed only where that is certain: whoever sends a request twice may record it twice."""
+    detail = f"{reason}; nothing was changed. Try again shortly." if nothing_changed() else f"{reason}; {UNKNOWN}"
     return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
 
 
@@ -135,8 +138,7 @@ def database_error(error: Any) -> Response:
         return crash(error)
     if error.pgcode in BUSY:
         logger.warning("statement gave up", extra={"sqlstate": error.pgcode})
-        detail = "The database took too long over this; nothing was changed. Try again shortly."
-        return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
+        return unavailable("The database took too long over this")
     watch().suspect(error)
     return unavailable()
 

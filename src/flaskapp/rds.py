@@ -18,12 +18,12 @@ def installed() -> bool:
 
 def token(host: str, port: int, user: str, region: str) -> str:
     """A new token for one connection."""
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-
     try:
         signed: str = client(region).generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user, Region=region)
-    except BotoCoreError as error:
-        raise TokenError(str(error).splitlines()[0]) from None
+    except (
+        Exception
+    ) as error:  # of botocore, of STS's answer (ClientError), of files and programs that give credentials
+        raise TokenError(str(error).strip().split("\n")[0] or type(error).__name__) from None
     return signed
 
 

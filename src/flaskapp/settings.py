@@ -1,11 +1,15 @@
 """Settings: read once from the environment, checked at start, named in every complaint.
 
 The parts of the database's address and the bootstrap token may be given as `…_FILE` instead, the path of a file that
-holds the value. Such a file is read again for every new connection, so a rotated password needs no restart.
+holds the value. Such a file is read again for every new connection, so a rotated password needs no restart. It is
+checked again too: while it is missing or wrong, the last good value stays in use and the log says so.
 """
 
+import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +19,9 @@ from flaskapp import rds
 
 DATABASE = ("db_host", "db_port", "db_name", "db_username", "db_password")
 FROM_FILE = (*DATABASE, "api_admin_token")
+MAX_FILE = 16 * 1024  # bytes; a token that stands for a password has a few thousand
+
+logger = logging.getLogger(__name__)
 
 
 class SettingsError(Exception):
@@ -25,7 +32,7 @@ class Settings(BaseModel):
     """What can be set. Times are in seconds, sizes in bytes; the environment variable is the upper-case name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+    _files: dict[str, "SettingFile"] = PrivateAttr(default_factory=dict)
 
     db_host: str
     db_port: int = Field(default=5432, ge=1, le=65535)
@@ -63,22 +70,25 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Read every setting; raise SettingsError with one line that names the variable."""
         values: dict[str, str] = {}
-        files: dict[str, Path] = {}
+        files: dict[str, tuple[Path, str]] = {}
         for name in cls.model_fields:
             variable = name.upper()
             value, path = environment.get(variable), environment.get(f"{variable}_FILE")
             if path and name in FROM_FILE:
                 if value:
                     raise SettingsError(f"{variable}: set this or {variable}_FILE, not both")
-                files[name] = Path(path)
-                value = read_file(name, files[name])
+                value = read_file(name, Path(path))
+                files[name] = Path(path), value
             if value:
                 values[name] = value
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
-        settings._files.update(files)
+        for name, (file, content) in files.items():
+            # A lone value is checked beside those of the start, by the same rules.
+            check = partial(cls._checked, name, values)
+            settings._files[name] = SettingFile(name, file, content, getattr(settings, name), check)
         if settings.db_auth == "rds-iam":
             settings._check_rds()
         elif "db_password" not in values:
@@ -90,22 +100,25 @@ class Settings(BaseModel):
 
     def connection_parts(self) -> dict[str, Any]:
         """The parts of a connection, in libpq's words, so any character is safe; those given as files are read anew."""
-        current = {name: getattr(self, name) for name in DATABASE}
-        current["db_password"] = self.db_password.get_secret_value()
-        current.update({name: read_file(name, path) for name, path in self._files.items() if name in DATABASE})
+        host, port, database, user, password = (self._current(name) for name in DATABASE)
         if self.db_auth == "rds-iam":
-            where = current["db_host"], int(current["db_port"]), current["db_username"]
             try:
-                current["db_password"] = rds.token(*where, self.aws_region)
+                password = SecretStr(rds.token(host, port, user, self.aws_region))
             except rds.TokenError as error:
                 raise SettingsError(f"DB_AUTH: no token for the database: {error}") from None
-        return {
-            "host": current["db_host"],
-            "port": int(current["db_port"]),
-            "dbname": current["db_name"],
-            "user": current["db_username"],
-            "password": current["db_password"],
-        }
+        return {"host": host, "port": port, "dbname": database, "user": user, "password": password.get_secret_value()}
+
+    def _current(self, name: str) -> Any:
+        """The value of this moment, of the field's type."""
+        return self._files[name].current() if name in self._files else getattr(self, name)
+
+    @classmethod
+    def _checked(cls, name: str, values: Mapping[str, str], content: str) -> Any:
+        """What a file's new content stands for; raises SettingsError as the start would."""
+        try:
+            return getattr(cls.model_validate({**values, name: content}), name)
+        except ValidationError as error:
+            raise SettingsError(explain(error)) from None
 
     def _check_rds(self) -> None:
         if not rds.installed():
@@ -117,18 +130,65 @@ class Settings(BaseModel):
 
     def admin_token(self) -> str | None:
         """The bootstrap token; read anew where it is a file."""
-        if "api_admin_token" in self._files:
-            return read_file("api_admin_token", self._files["api_admin_token"])
-        return self.api_admin_token.get_secret_value() if self.api_admin_token else None
+        token: SecretStr | None = self._current("api_admin_token")
+        return token.get_secret_value() if token else None
+
+
+class SettingFile:
+    """A setting that a file holds; `current` is the last good value."""
+
+    def __init__(self, name: str, path: Path, content: str, value: Any, check: Callable[[str], Any]):
+        self.name, self.path, self.check = name, path, check
+        self.content, self.value = content, value
+        self.complaint: object = None
+        self.lock = threading.Lock()
+
+    def current(self) -> Any:
+        """Read the file again; what is wrong is logged once for each change, without the value: it may be a secret."""
+        with self.lock:
+            try:
+                content = read_file(self.name, self.path)
+            except SettingsError as error:
+                self._keep(error, error.args)
+                return self.value
+            if content == self.content:
+                self.complaint = None
+                return self.value
+            try:
+                self.value = self.check(content)
+            except SettingsError as error:
+                self._keep(error, content)
+            else:
+                self.content, self.complaint = content, None
+            return self.value
+
+    def _keep(self, error: SettingsError, complaint: object) -> None:
+        if complaint != self.complaint:
+            self.complaint = complaint
+            logger.error("the last good value of a setting stays in use", extra={"reason": str(error)})
 
 
 def read_file(name: str, path: Path) -> str:
     """The file's content without its line end."""
+    where = f"{name.upper()}_FILE"
     try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise SettingsError(f"{name.upper()}_FILE: cannot read {path}: {reason}") from None
+        # A pipe would be waited for.
+        if not path.is_file() and path.exists():
+            raise SettingsError(f"{where}: {path} is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        content = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise SettingsError(f"{where}: cannot read {path}: not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{where}: cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > MAX_FILE:
+        raise SettingsError(f"{where}: {path} is larger than {MAX_FILE} bytes")
+    if not content:
+        raise SettingsError(f"{where}: {path} is empty")
+    if "\0" in content:
+        raise SettingsError(f"{where}: {path} has a NUL byte")
+    return content
 
 
 def explain(error: ValidationError) -> str:

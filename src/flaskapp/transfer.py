@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg2.extensions
 from pydantic import ValidationError
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from flaskapp.api.schemas import NewDeployment
 from flaskapp.models import uuid7
@@ -152,23 +153,36 @@ def stored(engine: Engine) -> Iterator[str]:
         yield from connection.execution_options(yield_per=1000).execute(EXPORT).scalars()
 
 
-PRUNE = (
-    "DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'",
-    # What runs somewhere now, or is named by a rollback that stays, is kept however old.
-    """DELETE FROM deployments d WHERE started_at < :before
-       AND EXISTS (
-           SELECT FROM deployments n WHERE n.service_id = d.service_id AND n.environment_id = d.environment_id
-           AND n.status = 'succeeded' AND (n.finished_at, n.id) > (d.finished_at, d.id) AND d.finished_at IS NOT NULL
-       )
-       AND NOT EXISTS (SELECT FROM deployments r WHERE r.rollback_of = d.id AND r.started_at >= :before)""",
-)
+PRUNE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'")
+# What runs somewhere now is kept however old, and so is what a kept rollback names, and what that names in its turn.
+PRUNE = text("""
+    WITH RECURSIVE old AS (
+        SELECT id FROM deployments d WHERE started_at < :before
+        AND EXISTS (
+            SELECT FROM deployments n WHERE n.service_id = d.service_id AND n.environment_id = d.environment_id
+            AND n.status = 'succeeded' AND (n.finished_at, n.id) > (d.finished_at, d.id)
+        )
+    ), named (id) AS (
+        SELECT rollback_of FROM deployments WHERE rollback_of IS NOT NULL AND id NOT IN (SELECT id FROM old)
+        UNION
+        SELECT d.rollback_of FROM named JOIN deployments d USING (id) WHERE d.rollback_of IS NOT NULL
+    )
+    DELETE FROM deployments WHERE id IN (SELECT id FROM old) AND id NOT IN (SELECT id FROM named)
+""")
+ATTEMPTS = 5  # a rollback of an old deployment may be recorded while that is being deleted
 
 
 def prune(engine: Engine, before: datetime) -> int:
     """Forget deployments that started before this moment; returns how many."""
-    with engine.begin() as connection:
-        connection.execute(text(PRUNE[0]))
-        return connection.execute(text(PRUNE[1]), {"before": before}).rowcount
+    for attempt in range(ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                connection.execute(PRUNE_KEYS)
+                return connection.execute(PRUNE, {"before": before}).rowcount
+        except IntegrityError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
 def sample(now: datetime) -> Iterator[bytes]:

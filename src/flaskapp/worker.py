@@ -7,16 +7,18 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from gunicorn import glogging  # type: ignore[import-untyped]
+from gunicorn import glogging, http  # type: ignore[import-untyped]
 from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[import-untyped]
 
 from flaskapp.database import readable
+from flaskapp.incoming import MAX_HEAD, Incoming, TooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,9 @@ STATUSES: dict[type[Exception], int] = {
     errors.UnsupportedTransferCoding: 501,
 }
 WAITING = 500  # connections that are silent, or read their last answer; many systems allow a process 1,024 files
+REQUEST_TIMEOUT = 10.0  # seconds from a request's first byte to its last
+RECEIVED = 16 * 1024 * 1024  # bytes that all requests still coming in may hold together
+RECV = 32 * 1024  # bytes
 OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 
@@ -43,28 +48,118 @@ class Log(glogging.Logger):  # type: ignore[misc]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's, but for connections that say nothing: they hold neither a thread nor the place of another one.
+    """gunicorn's, but for connections that say nothing or say it slowly: they hold no thread and nobody's place.
 
     Browsers, HTTP clients with pools and load balancers open connections in advance and keep them. gunicorn lets a
-    thread wait 5 s for the first byte, and accepts nobody while `worker_connections` are open, idle or not.
+    thread wait 5 s for the first byte, and accepts nobody while `worker_connections` are open, idle or not. It has no
+    limit on the time that a request takes to come in, in which a thread waits for each byte. Here the loop that accepts
+    and dispatches reads, and a thread gets the request when it is whole.
     """
+
+    max_body = 64 * 1024  # bytes that are read before a thread begins; set by gunicorn.conf.py
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.reading: deque[Any] = deque()  # connections whose request has begun, the oldest first
 
     @property
     def worker_connections(self) -> int:
-        """How many may be open: those that something is done for, and the idle ones."""
-        return int(self.cfg.worker_connections) + len(self.pending_conns) + len(self.keepalived_conns)
+        """How many may be open: those that something is done for, and the others."""
+        others = len(self.pending_conns) + len(self.keepalived_conns) + len(self.reading)
+        return int(self.cfg.worker_connections) + others
 
     @worker_connections.setter
     def worker_connections(self, _: int) -> None:
         """gunicorn sets it once, to what `cfg` says."""
 
     def enqueue_req(self, conn: Any) -> None:
-        """Give a thread to a connection that has said something; leave any other to the poller."""
-        if conn.initialized or conn.data_ready or readable(conn.sock):
-            conn.data_ready = True
-            super().enqueue_req(conn)
+        """Give a thread to a connection whose next request is there; leave any other to the poller."""
+        conn.incoming, conn.place = Incoming(self.max_body), None
+        if conn.parser:  # what was sent behind the request before
+            conn.incoming.data += conn.parser.unreader.take_buffered()
+        conn.sock.setblocking(False)
+        if not self._receive(conn):
+            self._wait(conn, self._read_on)
+            if conn.incoming.data:
+                self._begin(conn)
+
+    def _receive(self, conn: Any) -> bool:
+        """Read what there is; False where more must come. Else the connection is a thread's now, or has ended."""
+        incoming = conn.incoming
+        try:
+            if not (incoming.data and incoming.whole()):
+                data = conn.sock.recv(RECV)
+                incoming.data += data
+                if data and not incoming.whole():
+                    if incoming.continues:
+                        incoming.continues = False
+                        conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    return False
+        except BlockingIOError:
+            return False
+        except TooLargeError as error:
+            self._leave(conn)
+            self._refuse(conn, HTTPStatus(error.status), "TooLarge")
+            return True
+        except OSError:  # reset by the client
+            incoming.data.clear()
+        self._leave(conn)
+        if incoming.data:  # whole, or all that will ever come
+            self._start(conn)
         else:
-            self._wait(conn, self.on_pending_socket_readable)
+            self.nr_conns -= 1
+            conn.close()
+        return True
+
+    def _start(self, conn: Any) -> None:
+        if conn.parser is None:
+            conn.initialized = True
+            conn.parser = http.get_parser(self.cfg, conn.sock, conn.client)
+        conn.parser.unreader.unread(bytes(conn.incoming.data))
+        conn.incoming.data = bytearray()
+        conn.data_ready = True
+        super().enqueue_req(conn)
+
+    def _begin(self, conn: Any) -> None:
+        """The first bytes are there: from now on the rest has a deadline."""
+        self.pending_conns.remove(conn)
+        conn.place = self.reading
+        if len(self.reading) >= min(WAITING, max(8, RECEIVED // (MAX_HEAD + self.max_body))):
+            self._expire(self.reading[0])
+        conn.timeout = time.monotonic() + REQUEST_TIMEOUT
+        self.reading.append(conn)
+
+    def _read_on(self, conn: Any, _: socket.socket) -> None:
+        if conn.incoming is None:  # refused since the poller looked
+            return
+        if not self._receive(conn) and conn.incoming.data and conn.place is self.pending_conns:
+            self._begin(conn)
+
+    def _leave(self, conn: Any) -> None:
+        """Take a connection from the poller, if it is there."""
+        if conn.place is not None:
+            conn.place.remove(conn)
+            self.poller.unregister(conn.sock)
+            conn.place = None
+
+    def _expire(self, conn: Any) -> None:
+        self._leave(conn)
+        self._refuse(conn, HTTPStatus.REQUEST_TIMEOUT, "RequestTimeout")
+
+    def _refuse(self, conn: Any, status: HTTPStatus, reason: str) -> None:
+        conn.incoming = None
+        refuse(conn.sock, conn.client, status, reason)
+        self._linger(conn)
+
+    def murder_pending(self) -> None:
+        """End those who have been silent for too long, and refuse requests that have not come in time."""
+        super().murder_pending()
+        while self.reading and self.reading[0].timeout <= time.monotonic():
+            self._expire(self.reading[0])
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Wait for no body that nobody wants."""
+        return not conn.incoming.oversized and bool(super()._keepalive_after(conn, keepalive))
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         """Let the poller see when the client has read an answer that was its last.
@@ -74,6 +169,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if fs.cancelled() or fs.exception() or fs.result() is not False:
             super().finish_request(conn, fs)
             return
+        self._linger(conn)
+
+    def _linger(self, conn: Any) -> None:
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             self._wait(conn, self._drain)
@@ -100,10 +198,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(then, conn))
         self.pending_conns.append(conn)
+        conn.place = self.pending_conns
 
     def _end(self, conn: Any) -> None:
-        self.pending_conns.remove(conn)
-        self.poller.unregister(conn.sock)
+        self._leave(conn)
         self.nr_conns -= 1
         conn.close()
 
@@ -118,24 +216,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not isinstance(exc, errors.ParseException) or isinstance(exc, OURS):
             super().handle_error(req, client, addr, exc)
             return
-        status = HTTPStatus(STATUSES.get(type(exc), 400))
-        identifier, reason = uuid.uuid4().hex, type(exc).__name__
-        logger.warning(
-            "malformed request",
-            extra={"request_id": identifier, "status": status, "client": addr and addr[0], "reason": reason},
-        )
-        try:
-            client.sendall(refusal(status, reason, identifier))
-        except OSError:  # the client has gone
-            logger.debug("nobody to refuse")
+        refuse(client, addr, HTTPStatus(STATUSES.get(type(exc), 400)), type(exc).__name__)
+
+
+def refuse(client: socket.socket, addr: Any, status: HTTPStatus, reason: str) -> None:
+    identifier = uuid.uuid4().hex
+    logger.warning(
+        "malformed request",
+        extra={"request_id": identifier, "status": status, "client": addr and addr[0], "reason": reason},
+    )
+    try:
+        client.sendall(refusal(status, reason, identifier))
+    except OSError:  # the client has gone
+        logger.debug("nobody to refuse")
 
 
 def refusal(status: HTTPStatus, reason: str, identifier: str) -> bytes:
+    detail = f"This is no well-formed HTTP request ({reason})."
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        detail = f"The request did not come in within {REQUEST_TIMEOUT:g} s."
     body = {
         "type": "about:blank",
         "title": status.phrase,
         "status": status,
-        "detail": f"This is no well-formed HTTP request ({reason}).",
+        "detail": detail,
         "request_id": identifier,
     }
     content = json.dumps(body).encode() + b"\n"

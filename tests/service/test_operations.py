@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -252,16 +252,65 @@ def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Serv
     assert len(answers) > 50
 
 
-def test_an_unreadable_password_file_is_a_503(serve: Callable[..., Server], role: Role) -> None:
-    server = serve(role.environment)
+@pytest.mark.parametrize("junk", [None, b"", b"abc\0", b"x"], ids=["missing", "empty", "NUL", "short"])
+def test_files_that_go_wrong_cost_no_request(
+    serve: Callable[..., Server], own_database: Database, tmp_path: Path, junk: bytes | None
+) -> None:
+    """The last good values open new connections; nothing makes `x` an administrator's token."""
+    values = {**own_database.environment, "API_ADMIN_TOKEN": ADMIN}
+    files = {name: tmp_path / name for name in values}
+    for name, value in values.items():
+        files[name].write_text(value)
+    server = serve({f"{name}_FILE": str(path) for name, path in files.items()})
     server.wait()
-    role.file.unlink()
-    role.end_sessions()
-    answer = server.get("/api/v1/services")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-    assert "DB_PASSWORD_FILE: cannot read" in server.get("/readyz?verbose").json()["database"]["reason"]
-    role.file.write_text("first")
-    server.wait("/api/v1/services", seconds=2)
+    for name in ("DB_PASSWORD", "DB_PORT", "API_ADMIN_TOKEN"):
+        files[name].unlink()
+        if junk is not None:
+            files[name].write_bytes(junk)
+    if junk == b"x":  # as a password it is wrong, but not malformed
+        files["DB_PASSWORD"].write_text(values["DB_PASSWORD"])
+    for _ in range(2):
+        own_database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid()"
+        )
+        time.sleep(1)
+        made = requests.post(server.url + "/api/v1/deployments", json=BODY, headers=HEADERS, timeout=5)
+        assert made.status_code == 201, made.text
+    wrong = requests.post(
+        server.url + "/api/v1/deployments", json=BODY, headers={"Authorization": "Bearer x"}, timeout=5
+    )
+    assert wrong.status_code == 401
+    assert server.get("/livez").status_code == 200
+    told = lines(server, message="the last good value of a setting stays in use")
+    assert len(told) == (2 if junk == b"x" else 3)
+    assert lines(server, message="database does not answer") == []
+
+
+def test_a_log_that_cannot_be_written_costs_nothing(own_database: Database, tmp_path: Path) -> None:
+    """Standard error is a full disk; the database ends every connection, which is logged."""
+    server = Server(own_database.environment, Path("/dev/full"))
+    try:
+        end = time.monotonic() + 20
+        while True:
+            try:
+                if server.get("/readyz").status_code == 200:
+                    break
+            except requests.ConnectionError:
+                pass
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for _ in range(3):
+            assert server.get("/api/v1/services").status_code == 200
+            own_database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid()"
+            )
+            time.sleep(0.5)
+        assert server.get("/api/v1/services").status_code == 200
+        assert server.get("/livez").status_code == 200
+    finally:
+        server.stop()
 
 
 def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_database: Database) -> None:
@@ -380,6 +429,121 @@ def test_slow_clients_hold_neither_thread_nor_connection_for_long(shared: tuple[
     finally:
         for sock in waiting:
             sock.close()
+
+
+POST = b"POST /api/v1/deployments HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+DRIPS = {
+    "request line": (b"GET /" + b"a" * 20, b"a"),
+    "headers": (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ", b"a"),
+    "body": (POST + b"Content-Length: 5000\r\n\r\n{", b" "),
+    "body too long": (POST + b"Content-Length: 500000\r\n\r\n{", b" "),
+    "body that is expected": (POST + b"Expect: 100-continue\r\nContent-Length: 5000\r\n\r\n{", b" "),
+    "chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n{", b" "),
+    "chunks": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "chunk's size": (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "chunk's extension": (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    "trailers": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a"),
+    "body that nobody reads": (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n", b" "),
+}
+
+
+def drip(port: int, head: bytes, part: bytes, ended: list[float], stop: threading.Event) -> None:
+    """Send a part each half second until the server ends the connection; note how long that took."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        sock.sendall(head)
+        started = time.monotonic()
+        while not stop.wait(0.5):
+            try:
+                sock.sendall(part)
+            except OSError:
+                ended.append(time.monotonic() - started)
+                return
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [(where, 8) for where in DRIPS] + [(w, n) for w in ("headers", "body", "chunk") for n in (4, 20)],
+)
+def test_dripping_clients_keep_nobody_waiting(shared: tuple[Server, Database], where: str, number: int) -> None:
+    """As many as there are threads, and more; half a second after they began everything is answered quickly."""
+    server, _ = shared
+    stop = threading.Event()
+    with ThreadPoolExecutor(number) as pool:
+        try:
+            for _ in range(number):
+                pool.submit(drip, server.port, *DRIPS[where], [], stop)
+            time.sleep(0.5)
+            for path in ("/livez", "/api/v1/services") * 5:
+                assert server.get(path, timeout=2).status_code == 200
+        finally:
+            stop.set()
+
+
+def test_dripping_clients_are_cut(shared: tuple[Server, Database]) -> None:
+    server, _ = shared
+    ended: list[float] = []
+    stop = threading.Event()
+    with ThreadPoolExecutor(len(DRIPS)) as pool:
+        for head, part in DRIPS.values():
+            pool.submit(drip, server.port, head, part, ended, stop)
+        stop.wait(25)
+        stop.set()
+    assert len(ended) == len(DRIPS)
+    assert lines(server, message="malformed request", status=408)
+    assert server.get("/livez").status_code == 200
+
+
+def test_a_request_in_pieces_is_answered(shared: tuple[Server, Database]) -> None:
+    """With pauses between all its parts; and another one right behind it, on the same connection."""
+    server, _ = shared
+    body = json.dumps(BODY).encode()
+    head = POST + b"Authorization: Bearer " + ADMIN.encode() + b"\r\n"
+    chunks = b"".join(b"%x;a=b\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:])) + b"0\r\nX: y\r\n\r\n"
+    next_one = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for request in (
+        head + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks,
+    ):
+        size = len(request) // 7
+        pieces = [request[start : start + size] for start in range(0, len(request), size)]
+        pieces[-1] += next_one[:20]
+        answer = exchange(server, *pieces, next_one[20:], pause=0.1)
+        assert answer.startswith(b"HTTP/1.1 201 "), answer
+        assert answer.count(b"HTTP/1.1 200 OK") == 1
+        assert answer.endswith(b'{"status": "ok"}\n')
+
+
+def test_a_body_is_sent_when_the_server_says_so(shared: tuple[Server, Database]) -> None:
+    server, _ = shared
+    body = json.dumps(BODY).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(
+            POST
+            + b"Authorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+            % (ADMIN.encode(), len(body))
+        )
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        assert b"HTTP/1.1 201 " in sock.recv(1000) + sock.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (POST + b"Content-Length: 70000\r\n\r\n" + b" " * 70000, 413),
+        (b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * 20000, 431),
+        (b"GET /" + b"a" * 100000, 414),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"a" * 4000 + b"\r\n \r\n") * 200, 413),
+        (b"GET /livez HTTP/1.1\nHost: x\n", 400),
+    ],
+    ids=["body", "headers", "request line", "chunks", "bare LF"],
+)
+def test_what_is_too_large_is_refused_at_once(shared: tuple[Server, Database], request_: bytes, status: int) -> None:
+    server, _ = shared
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        with suppress(OSError):  # refused before all of it was sent
+            sock.sendall(request_)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 %d " % status)
 
 
 @pytest.mark.parametrize("number", [10, 700])

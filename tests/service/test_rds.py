@@ -2,7 +2,10 @@
 
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -64,6 +67,37 @@ def test_no_credentials_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(SettingsError, match="DB_AUTH: no token for the database: Unable to locate credentials"):
         Settings.from_environment(ENVIRONMENT).connection_parts()
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """STS, which does not know the role."""
+
+    def do_POST(self) -> None:
+        body = (
+            b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>"
+        )
+        self.send_response(403)
+        self.send_header("Content-Type", "text/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing."""
+
+
+def test_a_refusal_of_sts_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("token of the pod")
+    with HTTPServer(("127.0.0.1", 0), Refusal) as sts:
+        threading.Thread(target=sts.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/ledger")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{sts.server_port}")
+        with pytest.raises(SettingsError, match=r"DB_AUTH: no token for the database: .*AccessDenied"):
+            Settings.from_environment(ENVIRONMENT).connection_parts()
+        sts.shutdown()
 
 
 @pytest.mark.parametrize(

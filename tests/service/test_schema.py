@@ -5,15 +5,22 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 import pytest
 import requests
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from flaskapp import migrate, schema
 from flaskapp.database import Model, command_engine
@@ -77,6 +84,129 @@ def test_many_upgrade_at_once(new_database: Callable[..., Database]) -> None:
         held.result()
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert sum("went from nothing" in output for output, _ in outputs) == 1
+
+
+LAYOUT = """
+    SELECT 'column', table_name, column_name, data_type || is_nullable || coalesce(column_default, '')
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid) || convalidated
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT 'index', indrelid::regclass::text, relname, pg_get_indexdef(indexrelid) || indisvalid
+    FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relnamespace = 'public'::regnamespace
+    UNION ALL SELECT 'revision', '', '', version_num FROM alembic_version
+    ORDER BY 1, 2, 3, 4
+"""
+
+
+class Killer:
+    """Ends the session of one statement, by its number, before or after it ran."""
+
+    def __init__(self, database: Database, engine: Engine, moment: str, number: int):
+        self.database, self.number, self.count, self.killed = database, number, 0, False
+        event.listen(engine, f"{moment}_cursor_execute", self)
+
+    def __call__(self, connection: Any, cursor: Any, *_: Any) -> None:
+        self.count += 1
+        if self.count == self.number and not self.killed:
+            self.killed = True
+            self.database.execute("SELECT pg_terminate_backend(%s, 10000)", cursor.connection.info.backend_pid)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_upgrade_killed_at_any_statement_can_be_repeated(
+    new_database: Callable[..., Database], own_database: Database, moment: str
+) -> None:
+    """Before each statement and after it, of all revisions: what it leaves, a second attempt completes."""
+    clean = own_database.execute(LAYOUT)
+    for number in count(1):
+        database = new_database()
+        engine = command_engine(Settings.from_environment(database.environment))
+        killer = Killer(database, engine, moment, number)
+        try:
+            migrate.upgrade_now(engine, time.monotonic() + 30)
+        except (OperationalError, migrate.SchemaError):
+            migrate.upgrade(engine, 30, print)
+        assert database.execute(LAYOUT) == clean, f"statement {number}"
+        if not killer.killed:
+            break
+    assert number > 20
+
+
+@pytest.mark.parametrize("index", ["deployments_finished", "deployments_started"])
+def test_what_an_interrupted_older_release_left_is_completed(
+    own_database: Database, new_database: Callable[..., Database], index: str
+) -> None:
+    """An index that is not valid, beside tables that are there already without the revision that makes them."""
+    clean = own_database.execute(LAYOUT)
+    own_database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass")
+    set_revision(own_database, {"deployments_finished": "0001", "deployments_started": "0002"}[index])
+    assert own_database.execute(LAYOUT) != clean
+    assert run(own_database, "db", "upgrade")[0] == 0
+    assert own_database.execute(LAYOUT) == clean
+
+
+@contextmanager
+def reader(database: Database) -> Iterator[None]:
+    """A transaction that has read the deployments and stays open, as a backup's does."""
+    name = "SELECT pid FROM pg_stat_activity WHERE application_name = 'reader' AND query LIKE '%%sleep%%'"
+    with ThreadPoolExecutor(1) as pool:
+        read = "SET application_name = 'reader'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM deployments"
+        held = pool.submit(database.execute, f"{read}; SELECT pg_sleep(600)")
+        while not (found := database.execute(name)):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        try:
+            yield
+        finally:
+            database.execute("SELECT pg_terminate_backend(%s)", found[0][0])
+            assert isinstance(held.exception(), psycopg2.Error)
+
+
+def at_revision(database: Database, revision: str) -> None:
+    """Take an index of the newest revisions away again."""
+    index = {"0001": "deployments_finished", "0002": "deployments_started"}[revision]
+    database.execute(f"DROP INDEX {index}")
+    set_revision(database, revision)
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_an_upgrade_waits_for_a_long_reader(own_database: Database, revision: str) -> None:
+    """Longer than the command waits for locks."""
+    clean = own_database.execute(LAYOUT)
+    at_revision(own_database, revision)
+    with reader(own_database):
+        process = flaskapp(own_database, "db", "upgrade")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(8)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, ""), output
+    assert own_database.execute(LAYOUT) == clean
+
+
+@pytest.mark.parametrize("how", ["timeout", "SIGKILL"])
+def test_an_upgrade_interrupted_while_it_waits_for_a_reader_can_be_repeated(own_database: Database, how: str) -> None:
+    clean = own_database.execute(LAYOUT)
+    at_revision(own_database, "0002")
+    invalid = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('deployments_started') AND NOT indisvalid"
+    with reader(own_database):
+        process = flaskapp(own_database, "db", "upgrade", "--timeout", "3" if how == "timeout" else "60")
+        end = time.monotonic() + 30
+        while not own_database.execute(invalid):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        if how == "SIGKILL":
+            process.kill()
+        _, errors = process.communicate(timeout=60)
+        assert how == "SIGKILL" or errors.startswith(
+            "flaskapp: gave up after 3 s: canceling statement due to statement"
+        )
+        assert own_database.execute(invalid)
+        again = [flaskapp(own_database, "db", "upgrade") for _ in range(2)]
+        time.sleep(2)
+    for process in again:
+        output, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (0, ""), output
+    assert own_database.execute(LAYOUT) == clean
 
 
 def test_a_newer_revision_is_well(own_database: Database, serve: Callable[..., Server]) -> None:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from sqlalchemy import Engine
 
 from flaskapp import cli, transfer
 from flaskapp.database import command_engine
+from flaskapp.models import uuid7
 from flaskapp.settings import Settings
 from tests.postgres import Database
 from tests.service.conftest import SOURCE
@@ -124,6 +127,64 @@ def test_prune_keeps_what_runs(engine: Engine, own_database: Database) -> None:
     kept = own_database.execute("SELECT version, status FROM deployments ORDER BY started_at")
     assert kept == [("2", "succeeded"), ("3", "failed"), ("2", "succeeded")]
     assert own_database.execute("SELECT * FROM idempotency_keys") == []
+
+
+def rollbacks(*days: tuple[str, int, int | None]) -> list[bytes]:
+    """Successes in one environment: version, age in days, and the row that it rolls back."""
+    identifiers = [str(uuid7()) for _ in days]
+    return [
+        line(
+            id=identifiers[number],
+            version=version,
+            status="succeeded",
+            started_at=str(NOW - age * DAY),
+            rollback_of=None if of is None else identifiers[of],
+        ).encode()
+        for number, (version, age, of) in enumerate(days)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "kept"),
+    [
+        # A rollback that is current and old itself.
+        ([("1", 900, None), ("2", 850, None), ("1b", 800, 1)], {"2", "1b"}),
+        # A chain: the current one names an old one, which names an older one.
+        (
+            [("1", 950, None), ("2", 900, 0), ("3", 850, 1), ("4", 800, 2), ("5", 790, None), ("6", 780, 3)],
+            {"1", "2", "3", "4", "6"},
+        ),
+        # A chain that begins with a young one.
+        ([("1", 950, None), ("2", 900, 0), ("3", 10, 1), ("4", 5, None)], {"1", "2", "3", "4"}),
+        # A chain that nothing kept refers to goes whole.
+        ([("1", 950, None), ("2", 900, 0), ("3", 850, 1), ("4", 5, None)], {"4"}),
+        # Two that name each other, as an import may have it.
+        ([("1", 950, 1), ("2", 900, 0), ("3", 850, None), ("4", 800, 1)], {"1", "2", "4"}),
+    ],
+)
+def test_prune_keeps_what_kept_rollbacks_name(
+    engine: Engine, own_database: Database, days: list[tuple[str, int, int | None]], kept: set[str]
+) -> None:
+    transfer.load(engine, rollbacks(*days), print)
+    assert transfer.prune(engine, NOW - 730 * DAY) == len(days) - len(kept)
+    assert {version for (version,) in own_database.execute("SELECT version FROM deployments")} == kept
+    assert transfer.prune(engine, NOW - 730 * DAY) == 0
+
+
+def test_prune_meets_a_rollback_that_is_being_recorded(engine: Engine, own_database: Database) -> None:
+    """It names an old deployment, and is committed while that is being deleted."""
+    transfer.load(engine, rollbacks(("1", 900, None), ("2", 850, None), ("3", 800, None)), print)
+    record = """
+        BEGIN; INSERT INTO deployments (id, service_id, environment_id, version, rollback_of)
+        SELECT gen_random_uuid(), service_id, environment_id, '4', id FROM deployments WHERE version = '1';
+        SELECT pg_sleep(2); COMMIT
+    """
+    with ThreadPoolExecutor(1) as pool:
+        recorded = pool.submit(own_database.execute, record)
+        time.sleep(0.7)
+        assert transfer.prune(engine, NOW - 730 * DAY) == 1
+        recorded.result()
+    assert {version for (version,) in own_database.execute("SELECT version FROM deployments")} == {"1", "3", "4"}
 
 
 def test_a_long_import_says_how_far_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

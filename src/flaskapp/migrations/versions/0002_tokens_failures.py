@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from flaskapp.migrations.operations import create_index_concurrently
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,6 +12,13 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # Until 0.2.0 this came last, and an interruption left the tables without the revision: hence `if_not_exists`.
+    create_index_concurrently(
+        "deployments_finished",
+        "deployments",
+        ["environment_id", "finished_at"],
+        postgresql_where="status <> 'started'",
+    )
     op.create_table(
         "idempotency_keys",
         sa.Column("caller", sa.LargeBinary(), nullable=False),
@@ -19,8 +28,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("length(key) BETWEEN 1 AND 200", name=op.f("idempotency_keys_key_check")),
         sa.PrimaryKeyConstraint("caller", "key", name=op.f("idempotency_keys_pkey")),
+        if_not_exists=True,
     )
-    op.create_index("idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.create_index("idempotency_keys_created_at", "idempotency_keys", ["created_at"], if_not_exists=True)
     op.create_table(
         "api_tokens",
         sa.Column("id", sa.Integer(), sa.Identity(always=True), nullable=False),
@@ -39,6 +49,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("api_tokens_pkey")),
         sa.UniqueConstraint("hash", name=op.f("api_tokens_hash_key")),
         sa.UniqueConstraint("name", name=op.f("api_tokens_name_key")),
+        if_not_exists=True,
     )
     op.create_table(
         "failures",
@@ -58,15 +69,14 @@ def upgrade() -> None:
             ["deployment_id"], ["deployments.id"], name=op.f("failures_deployment_id_fkey"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("failures_pkey")),
+        if_not_exists=True,
     )
-    op.create_index("failures_of_deployment", "failures", ["deployment_id", "failed_at"])
-    op.create_index("failures_open", "failures", ["deployment_id"], unique=True, postgresql_where="restored_at IS NULL")
-    # Without a lock that would keep the previous release from writing.
-    with op.get_context().autocommit_block():
-        op.create_index(
-            "deployments_finished",
-            "deployments",
-            ["environment_id", "finished_at"],
-            postgresql_where="status <> 'started'",
-            postgresql_concurrently=True,
-        )
+    op.create_index("failures_of_deployment", "failures", ["deployment_id", "failed_at"], if_not_exists=True)
+    op.create_index(
+        "failures_open",
+        "failures",
+        ["deployment_id"],
+        unique=True,
+        postgresql_where="restored_at IS NULL",
+        if_not_exists=True,
+    )
