@@ -155,7 +155,7 @@ def _go(arguments: list[str], group: str) -> str:
     """Run the Go command in a group's folder and return what it printed."""
     go = shutil.which("go")
     if go is None:
-        raise ToolError("Go is not on the PATH; install Go 1.21 or newer (apt-get install golang, or go.dev/dl)")
+        raise ToolError("Go is not on the PATH; install Go 1.21 or newer (apt-get or dnf install golang, or go.dev/dl)")
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     done = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
     if done.returncode:
