@@ -116,16 +116,17 @@ def silent(pod: Object, status: Object) -> str:
 
 
 def failure(pod: Object, status: Object, events: Iterable[Object], kind: str) -> Failure | None:
-    """What a probe of this kind got most often, of what the kubelet reported."""
+    """What a probe of this kind got, of what the kubelet reported: an answer before none, and the most frequent."""
     probe, found = _probe(pod, status, kind), []
     for event in _of(status, events, "Unhealthy"):
         match = SAID.match(event["message"])
         if match and match[1].lower() == kind:
-            found.append((_count(event), time_of(event), match[2]))
+            # Each run refuses connections until it has started, which may be most of a short run.
+            found.append(("connection refused" not in match[2], _count(event), time_of(event), match[2]))
     if not probe or not found:
         return None
-    last = max(time for _, time, _ in found)
-    _, _, said = max(one for one in found if last - one[1] <= _recent(probe))
+    last = max(time for *_, time, _ in found)
+    *_, said = max(one for one in found if last - one[2] <= _recent(probe))
     code = STATUS.search(said)
     return Failure(kind, asks(probe), answer(said, probe), int(code[1]) if code else 0, last)
 

@@ -128,6 +128,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], str, str]] = {
         "startup probe GET /nope on port http: 404,",
         "probes.startup.httpGet.path",
     ),
+    "mostly refused, as it starts slowly": (
+        {"startup": HTTP | {"failureThreshold": 5}},
+        KILLED | {"lastState": ended(20, 6)},
+        [event("startup", REFUSED, 22, 12), event("startup", STATUS + "404", 21, 3), killing("startup", 21)],
+        "startup probe GET /nope on port http: 404,",
+        "probes.startup.httpGet.path",
+    ),
     "killed by SIGKILL": (
         {"startup": HTTP},
         KILLED | {"lastState": ended(20, 95, 137)},

@@ -93,7 +93,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "logs",
     ),
     "startup": (
-        {"probes": {"startup": {"httpGet": {"path": "/nope"}, "failureThreshold": 5}}},
+        {"probes": {"startup": {"httpGet": {"path": "/nope"}, "failureThreshold": 15}}},
         "startup probe GET /nope on port http: 404, so the kubelet restarts the container",
         "probes.startup.httpGet.path",
     ),
