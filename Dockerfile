@@ -144,7 +144,7 @@ if Path("/run/secrets/ca").exists():
 
 
 def install(*arguments):
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", deps]
+    command = [sys.executable, "-m", "pip", "install", "--progress-bar=off", "--no-compile", "--target", deps]
     if target != build:
         # Wheels of the other architecture, for this Python and every glibc up to this one.
         machine = {"amd64": "x86_64", "arm64": "aarch64"}[target]
@@ -153,7 +153,10 @@ def install(*arguments):
         command += ["--only-binary=:all:", "--python-version", platform.python_version(), "--implementation", "cp"]
         command += [f"--platform={tag}" for tag in tags]
     if subprocess.run([*command, *arguments], cwd="/requirements").returncode:
-        sys.exit("error: the requirements can't be installed: see pip's lines above")
+        version = ".".join(platform.python_version_tuple()[:2])
+        wheels = "" if target == build else " from wheels"
+        found = f"for Python {version} on {target}{wheels}"
+        sys.exit(f"error: the requirements can't be installed {found}: see pip's lines above")
 
 
 def drop_debug_information(library):

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tools
-from localcluster import ClusterError, packages
+from localcluster import ClusterError, packages, pipreason
 from localcluster.oci import Layout
 
 Progress = Callable[[str], None]
 # Megabytes of cache that BuildKit keeps: always, of free disk at the least, at the most.
 CACHE = "1000,2000,8000"
 MINUTES = 30
+# How the Dockerfile says that pip failed.
+REQUIREMENTS = re.compile(
+    r"error: the requirements can't be installed for Python (?P<python>[\d.]+) on (?P<machine>\w+)"
+    r"(?P<wheels> from wheels)?: "
+)
 # A process that gets this signal when its parent ends, however that ends.
 LEASH = ["setpriv", "--pdeathsig"]
 
@@ -134,19 +139,24 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> Non
             process.kill()
             process.wait()
     if code:
-        raise BuildError(f"{what}: {_cause(log)}")
+        raise BuildError(f"{what}: {cause(log.read_text(errors='replace'))}")
 
 
-def _cause(log: Path) -> str:
-    """The line that a Dockerfile's step printed as `error: …`; else the end of the log."""
-    lines = log.read_text(errors="replace").splitlines()
-    steps = [match[1] for line in lines if (match := re.match(r"#\d+ [\d.]+ (.*)", line))]
-    said = [line.removeprefix("error: ") for line in steps if line.startswith("error: ")]
+def cause(log: str) -> str:
+    """What the Dockerfile's step printed as `error: …`, or pip's reason where that is about requirements."""
+    lines = log.splitlines()
+    steps = [(match[1], match[2]) for line in lines if (match := re.match(r"#(\d+) [\d.]+ ?(.*)", line))]
+    for number, line in steps:
+        if pip := REQUIREMENTS.match(line):
+            printed = [text for step, text in steps if step == number and text != line]
+            reason = pipreason.reason(printed, pip["python"], pip["machine"], foreign=bool(pip["wheels"]))
+            return reason or "\n".join(["the requirements can't be installed; pip's last lines:", *printed[-12:]])
+    said = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
     if said:
-        return "; ".join([said[0], *(line for line in steps if line.startswith("ERROR: "))])
+        return said[0]
     if not steps and lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: ").removeprefix("failed to solve: ")
-    return "it failed; its last lines:\n" + "\n".join([*(steps or lines)[-12:], *lines[-1:]])
+    return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], *lines[-1:]])
 
 
 def _await(process: "subprocess.Popen[bytes]", programs: Path, address: str, log: Path) -> None:

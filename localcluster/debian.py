@@ -4,7 +4,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from localcluster.buildkit import Progress, run
+from localcluster import packages
+from localcluster.buildkit import BuildError, Progress, run
 
 SUITE = "trixie"
 PACKAGES = ["ca-certificates", "netbase", "python3", "python3-pip-whl", "tzdata"]
@@ -29,6 +30,12 @@ COMPILE = "PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode=uncheck
 
 def make(root: Path, arch: str, log: Path, progress: Progress, *, native: bool) -> None:
     """Fill `root`. A foreign architecture's packages are only unpacked, and its Python has no bytecode yet."""
+    if not shutil.which("debootstrap") and not shutil.which("apt-get"):
+        raise BuildError(
+            "no registry answered for the base image, and a substitute needs debootstrap, which is not installed\n"
+            "  let this machine reach the registry and try again"
+        )
+    packages.ensure(packages.STAND_INS)
     # In namespaces of its own: what debootstrap mounts and starts goes when it goes.
     command = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
     command += ["debootstrap", "--variant=minbase", f"--arch={arch}", *([] if native else ["--foreign"])]
@@ -64,6 +71,8 @@ def _unpack(root: Path) -> None:
 
 def _mirror() -> list[str]:
     """The Debian mirror that this machine's apt uses; none elsewhere, so that debootstrap takes its own default."""
+    if shutil.which("apt-get") is None:
+        return []
     form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
     done = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
     found = [line.rpartition("|")[2] for line in done.stdout.splitlines() if line.startswith("Debian|Debian|http")]

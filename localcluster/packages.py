@@ -1,4 +1,4 @@
-"""Debian packages that the local cluster and the image builder stand on."""
+"""Packages that the local cluster and the image builder stand on: Debian's, or Amazon Linux' for the builder."""
 
 import os
 import shutil
@@ -25,7 +25,11 @@ CLUSTER = {
     "nsenter": "util-linux",
     "socat": "socat",
 }
-IMAGES = {"runc": "runc", "debootstrap": "debootstrap", "git": "git"}
+IMAGES = {"runc": "runc", "git": "git"}
+# Wanted only where no registry answers, for images made of Debian packages.
+STAND_INS = {"debootstrap": "debootstrap", "dpkg-deb": "dpkg"}
+# What Amazon Linux 2023 has of these, by dnf's names.
+DNF = {"runc": "runc", "git": "git"}
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -46,7 +50,8 @@ def ensure(programs: Mapping[str, str]) -> None:
     if not packages:
         return
     if shutil.which("apt-get") is None:
-        raise ClusterError(f"install these by your package manager: {', '.join(packages)}")
+        _dnf(packages)
+        return
     tools.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
     with _no_services():
         _apt("update", "-qq")
@@ -88,6 +93,18 @@ def _no_services() -> Iterator[None]:
         yield
     finally:
         POLICY.unlink()
+
+
+def _dnf(packages: list[str]) -> None:
+    """Install packages on Amazon Linux; dnf neither removes others nor starts services."""
+    if shutil.which("dnf") is None or not set(packages) <= set(DNF):
+        raise ClusterError(f"not installed, and no apt-get here: {', '.join(packages)}\n  install them and try again")
+    names = [DNF[package] for package in packages]
+    tools.say(f"installing packages by dnf: {' '.join(names)}")
+    done = subprocess.run(["dnf", "install", "--assumeyes", "--quiet", *names], capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise ClusterError(f"`dnf install {' '.join(names)}` failed; its last lines:\n{last}")
 
 
 def _apt(*arguments: str, cwd: str | None = None) -> None:

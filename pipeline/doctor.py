@@ -4,16 +4,19 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from localcluster import cluster as local
-from pipeline import target
+from localcluster import logcause
+from pipeline import probes, target
 from pipeline.config import PipelineError
 from pipeline.helm import Cluster
 
 KINDS = "deployments,statefulsets,jobs,pods,persistentvolumeclaims,horizontalpodautoscalers"
 CANNOT_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 WRONG_PASSWORD = re.compile(r'.*(password authentication failed for user "[^"]*")')
+TAIL = "--tail=1000"
 LET_IN = "make Secret and server agree; the bundled server takes the Secret's password over by itself, within 3 minutes"
 
 Object = dict[str, Any]
@@ -46,8 +49,9 @@ def examine(cluster: Cluster, release: str) -> list[Finding]:
         PipelineError: the cluster doesn't answer, or the namespace has no such release.
     """
     found = Doctor(cluster, release)
-    causes = [*found.helm(), *found.refused(), *found.claims(), *found.migration(), *found.pods(), *found.autoscaler()]
+    causes = [*found.refused(), *found.claims(), *found.migration(), *found.pods()]
     # Whoever waits for the migration, or for the database, is no cause beside one.
+    causes = [*found.helm(), *causes, *found.unmet_probes(explained=bool(causes)), *found.autoscaler()]
     return merged(causes) or list(found.unready())
 
 
@@ -63,7 +67,7 @@ class Doctor:
     """What the cluster says of a release, read once."""
 
     def __init__(self, cluster: Cluster, release: str) -> None:
-        self.cluster, self.release = cluster, release
+        self.cluster, self.release, self.now = cluster, release, datetime.now(UTC)
         self.revisions = self._history()
         selector = f"app.kubernetes.io/instance={release}"
         found = cluster.kubectl("get", KINDS, "--selector", selector, "--output", "json")
@@ -146,6 +150,13 @@ class Doctor:
             if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") in {"Pending", "Running"}:
                 yield from self._pod(pod)
 
+    def unmet_probes(self, *, explained: bool) -> Iterator[Finding]:
+        """Containers that run and don't pass a probe. Where a cause is known, an error or silence is its effect."""
+        for pod, status in self._running_containers():
+            failure = probes.unmet(pod, status, self._events(pod))
+            if failure and not (explained and (failure.needs_log or not self._values(pod, status, failure.kind))):
+                yield self._failing(pod, status, failure)
+
     def autoscaler(self) -> Iterator[Finding]:
         """No figures to scale by."""
         for one in self._of("HorizontalPodAutoscaler"):
@@ -159,6 +170,13 @@ class Doctor:
 
     def unready(self) -> Iterator[Finding]:
         """What is not ready, where no cause was found."""
+        for pod, status in self._running_containers():
+            if asked := probes.silent(pod, status):
+                yield Finding(
+                    f"{name_of(pod)} ({status['name']})",
+                    f"{asked} has not succeeded, and no event says what came back",
+                    f"ask again in a minute, and `kubectl --namespace {self.cluster.namespace} describe pods`",
+                )
         for kind in ("Deployment", "StatefulSet"):
             for one in self._of(kind):
                 wanted, ready = one["spec"].get("replicas", 1), one["status"].get("readyReplicas", 0)
@@ -215,7 +233,9 @@ class Doctor:
                 f"out of memory, {status['restartCount']} restarts",
                 "raise resources.limits.memory or lower workers",
             )
-        elif reason == "CrashLoopBackOff" or (status["restartCount"] > 1 and not status["ready"]):
+        elif failure := probes.fatal(pod, status, self._events(pod), self.now):
+            yield self._failing(pod, status, failure)
+        elif reason == "CrashLoopBackOff" or self._ends_again(status, ended):
             said = self._last_words(pod["metadata"]["name"], f"--container={name}", "--previous")
             yield Finding(
                 where,
@@ -232,7 +252,38 @@ class Doctor:
         if refused:
             yield Finding(where, f"the database refuses the login: {refused[-1]}", LET_IN)
 
+    def _failing(self, pod: Object, status: Object, failure: probes.Failure) -> Finding:
+        name, container = pod["metadata"]["name"], status["name"]
+        where, what = f"{name_of(pod)} ({container})", str(failure)
+        values = self._values(pod, status, failure.kind)
+        if failure.needs_log:
+            log = self._log(name, f"--container={container}", TAIL, *(["--previous"] if failure.kills else []))
+            if said := logcause.trouble(log):
+                what += f"; its log says: {short(said)}"
+        if not values:
+            return Finding(where, what, f"`kubectl --namespace {self.cluster.namespace} logs {name} -c {container}`")
+        return Finding(where, what, failure.remedy(values))
+
     # --- looking -----------------------------------------------------------------------------------------------------
+
+    def _running_containers(self) -> Iterator[tuple[Object, Object]]:
+        for pod in self._of("Pod"):
+            if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") == "Running":
+                statuses = [*pod["status"].get("initContainerStatuses", []), *pod["status"]["containerStatuses"]]
+                yield from ((pod, status) for status in statuses if "running" in status["state"])
+
+    def _events(self, one: Object) -> list[Object]:
+        return [event for event in self.events if event["involvedObject"].get("uid") == one["metadata"]["uid"]]
+
+    def _values(self, pod: Object, status: Object, kind: str) -> str:
+        return probes.values_path(status, pod["metadata"].get("labels", {}), kind)
+
+    def _ends_again(self, status: Object, ended: Object) -> bool:
+        """It was started again more than once, and not long ago."""
+        if status["restartCount"] < 2 or status["ready"]:
+            return False
+        finished = ended.get("finishedAt")
+        return not finished or self.now - probes.moment(finished) <= probes.HISTORY
 
     def _of(self, kind: str) -> list[Object]:
         return [one for one in self.objects if one["kind"] == kind]
@@ -251,21 +302,18 @@ class Doctor:
 
     def _event(self, one: Object, *reasons: str) -> str:
         """What was last said of an object, for one of these reasons or any."""
-        said = [
-            event["message"]
-            for event in self.events
-            if event["involvedObject"].get("uid") == one["metadata"]["uid"]
-            and (not reasons or event["reason"] in reasons)
-        ]
+        said = [event["message"] for event in self._events(one) if not reasons or event["reason"] in reasons]
         return " ".join(said[-1].split()) if said else ""
 
     def _log(self, pod: str, *options: str) -> str:
         return self.cluster.kubectl("logs", pod, *options, check=False).stdout
 
     def _last_words(self, pod: str, *options: str) -> str:
-        """The last line of a log; an unhandled exception ends with what it is."""
-        lines = [line for line in self._log(pod, "--tail=5", *options).splitlines() if line.strip()]
-        return short(lines[-1]) if lines else "it printed nothing"
+        """Why it ended: the exception of a traceback, or the last line of the log that says something."""
+        log = self._log(pod, TAIL, *options)
+        if not log and "--previous" in options:  # the node may have removed it
+            log = self._log(pod, TAIL, *(one for one in options if one != "--previous"))
+        return short(logcause.cause(log))
 
 
 def condition(one: Object, kind: str, status: str = "True") -> Object | None:

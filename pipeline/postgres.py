@@ -103,10 +103,11 @@ def unprivileged() -> list[str]:
     if os.geteuid() != 0:
         return []
     capability = "+dac_override"
+    nobody = pwd.getpwnam("nobody")  # whose group is `nogroup` on Debian and `nobody` on Amazon Linux
     return [
         "setpriv",
-        "--reuid=nobody",
-        "--regid=nogroup",
+        f"--reuid={nobody.pw_uid}",
+        f"--regid={nobody.pw_gid}",
         "--clear-groups",
         "--pdeathsig=INT",  # a caller that is killed leaves no server behind
         "--securebits=+no_setuid_fixup",  # else access(2), which initdb asks, forgets the capability

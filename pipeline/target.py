@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import yaml
 
 import localcluster.cluster
 import tools
-from localcluster import image, packages
+from localcluster import buildkit, image, packages
 from pipeline.config import PipelineError, Release
 from pipeline.helm import Cluster
 
@@ -168,8 +168,11 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
 
 def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--build-arg=NAME={release.name}"]
-    command = ["docker", "build", "--quiet", *arguments, "--file=Dockerfile", str(release.application)]
-    digest = _run(command, "building the image").strip().removeprefix("sha256:")
+    command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
+    with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
+        file = Path(folder) / "digest"
+        _run([*command, f"--iidfile={file}"], "building the image", buildkit.cause)
+        digest = file.read_text().strip().removeprefix("sha256:")
     reference = f"localhost/{release.name}:{digest[:12]}"
     _run(["docker", "tag", digest, reference], "naming the image")
     _run([_kind(), "load", "docker-image", reference, "--name", cluster], "loading the image into kind")
@@ -192,11 +195,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _run(command: list[str], what: str) -> str:
+def _run(command: list[str], what: str, cause: Callable[[str], str] | None = None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise PipelineError(f"{what}: {command[0]} is not on the PATH") from error
     if done.returncode:
-        raise PipelineError(f"{what} failed: {done.stderr.strip().splitlines()[-1] if done.stderr else command}")
+        last = (done.stderr.strip().splitlines() or [" ".join(command)])[-1]
+        raise PipelineError(f"{what} failed: {cause(done.stderr) if cause else last}")
     return done.stdout

@@ -167,7 +167,7 @@ def _go(arguments: list[str], group: str) -> str:
     """Run the Go command in a group's folder and return what it printed."""
     go = shutil.which("go")
     if go is None:
-        raise ToolError("Go is not on the PATH; install Go 1.21 or newer from go.dev/dl (Debian 13, Ubuntu: golang)")
+        raise ToolError("Go is not on the PATH; install Go 1.21 or newer from go.dev/dl (or golang by apt-get or dnf)")
     environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     # An older Go can't read these go.mod files; from 1.21 on it takes the version that they name.
     version = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True).stdout.strip()

@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-  echo "tools/venv.sh: Python 3.11 or newer is needed; install it, or name it with PYTHON=python3.12" >&2
+  echo "tools/venv.sh: Python 3.11 or newer is needed, and $python is older or absent" >&2
+  echo "  install it (Amazon Linux: dnf install python3.13), or name it with PYTHON=python3.13" >&2
   exit 1
 fi
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/flaskapp
@@ -28,7 +29,8 @@ if [ ! -e "$venv/complete" ]; then
     { apt-get update && apt-get install -y --no-install-recommends --no-remove python3-venv; } > "$venv.log" 2>&1 || true
   fi
   if ! "$python" -m venv "$venv" > "$venv.log" 2>&1; then
-    echo "tools/venv.sh: this Python can't make virtual environments; run: apt-get install python3-venv" >&2
+    echo "tools/venv.sh: $python can't make virtual environments: it has no ensurepip" >&2
+    echo "  Debian: apt-get install python3-venv; Amazon Linux: dnf install python3.13 and PYTHON=python3.13" >&2
     exit 1
   fi
   if ! "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock > "$venv.log" 2>&1; then

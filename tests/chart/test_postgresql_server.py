@@ -14,11 +14,15 @@ from pathlib import Path
 import pytest
 
 from localcluster.pki import Authority
-from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs
+from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs, has_debian_packages
 from tests.chart.render import CHARTS, ROOT, merged, one, render, values_of
 
 pytestmark = pytest.mark.skipif(not can_run(), reason="needs root for a mount namespace")
 
+needs_debian = pytest.mark.skipif(
+    not has_debian_packages(),
+    reason="needs Debian's PostgreSQL, which speaks TLS and is older: there is no apt-get here",
+)
 READY = "passwords are in place"
 AWKWARD = "p'\"\\ $(x)`%:@/é#?&"
 
@@ -187,6 +191,7 @@ def test_data_it_cannot_serve_is_refused_and_untouched(tmp_path: Path, path: str
     assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == [file]
 
 
+@needs_debian
 def test_another_major_version_by_dump_and_restore(tmp_path: Path) -> None:
     """docs/postgresql.md, "Move to another major version": rows of a real older server, refused, then restored."""
     text = (ROOT / "docs/backup.md").read_text()
@@ -246,6 +251,7 @@ def test_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
         pod.stop()
 
 
+@needs_debian
 def test_tls(tmp_path: Path) -> None:
     """verify-full for the server's name, no plaintext, nothing before TLS 1.3, and a renewed certificate at once."""
     pod = make_pod(tmp_path / "pod", tls="certificate", programs=debian_programs())

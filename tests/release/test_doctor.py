@@ -43,6 +43,13 @@ def python(code: str) -> list[str]:
     return ["python", "-c", code]
 
 
+# gunicorn with an application that reads a variable which is not set.
+UNSET = """
+import os, pathlib
+pathlib.Path("/tmp/unset.py").write_text("import os\\n\\nTOKEN = os.environ['TOKEN']\\n")
+os.execvp("gunicorn", ["gunicorn", "--config=/dev/null", "--chdir=/tmp", "--no-control-socket", "unset"])
+"""
+
 # What is wrong; what is said to be the cause; what is said to be the way out.
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     "image": (
@@ -80,6 +87,21 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         r"ends again and again \(exit code 1\): no KEY",
         "logs",
     ),
+    "variable": (
+        {"command": python(UNSET)},
+        r"ends again and again \(exit code 3\): KeyError: 'TOKEN' \(/tmp/unset.py:3\)",
+        "logs",
+    ),
+    "startup": (
+        {"probes": {"startup": {"httpGet": {"path": "/nope"}, "failureThreshold": 15}}},
+        "startup probe GET /nope on port http: 404, so the kubelet restarts the container",
+        "probes.startup.httpGet.path",
+    ),
+    "readiness": (
+        {"probes": {"readiness": {"httpGet": {"path": "/nope"}}}},
+        "readiness probe GET /nope on port http: 404",
+        "probes.readiness.httpGet.path",
+    ),
     "memory": ({"command": python("print(len('x' * 10**9))")}, "out of memory", "resources.limits.memory"),
     "setting": ({"secrets": {"existingSecret": "absent"}}, 'a setting is missing: secret "absent" not found', "Secret"),
     "mount": (
@@ -94,7 +116,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
 }
 
-MOST_MET = {"image", "quota", "volume", "password", "migration"}
+MOST_MET = {"image", "quota", "volume", "password", "migration", "variable", "startup", "readiness"}
 CHOSEN = [name for name in BROKEN if name in MOST_MET or os.environ.get("LONG")]
 
 
