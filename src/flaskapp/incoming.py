@@ -7,7 +7,7 @@ import re
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; load balancers send no more
 MAX_CHUNK_LINE = 8190  # bytes, as gunicorn has it
-FRAMING = 8  # times the body's limit that chunks may take with what is around them
+FRAMING = 2  # times the body's limit that chunks may take together with their sizes
 SIZE = re.compile(rb"([0-9a-fA-F]+)[ \t]*(?:;.*)?", re.DOTALL)
 
 

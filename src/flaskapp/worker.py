@@ -18,7 +18,7 @@ from gunicorn.http import errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker  # type: ignore[import-untyped]
 
 from flaskapp.database import readable
-from flaskapp.incoming import MAX_HEAD, Incoming, TooLargeError
+from flaskapp.incoming import FRAMING, MAX_HEAD, Incoming, TooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def enqueue_req(self, conn: Any) -> None:
         """Give a thread to a connection whose next request is there; leave any other to the poller."""
         conn.incoming, conn.place = Incoming(self.max_body), None
+        if self.cfg.is_ssl:  # read here, it would be ciphertext
+            super().enqueue_req(conn)
+            return
         if conn.parser:  # what was sent behind the request before
             conn.incoming.data += conn.parser.unreader.take_buffered()
         conn.sock.setblocking(False)
@@ -124,7 +127,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """The first bytes are there: from now on the rest has a deadline."""
         self.pending_conns.remove(conn)
         conn.place = self.reading
-        if len(self.reading) >= min(WAITING, max(8, RECEIVED // (MAX_HEAD + self.max_body))):
+        if len(self.reading) >= min(WAITING, max(8, RECEIVED // (MAX_HEAD + FRAMING * self.max_body))):
             self._expire(self.reading[0])
         conn.timeout = time.monotonic() + REQUEST_TIMEOUT
         self.reading.append(conn)
