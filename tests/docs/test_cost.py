@@ -56,5 +56,5 @@ def test_the_readme_has_the_sums() -> None:
         for plan in ("development", "production")
     )
     readme = (ROOT / "README.md").read_text()
-    assert f"| {development:.0f}; {production:.0f} dollars" in readme
+    assert f"| {development:.0f} and {production:.0f} dollars" in readme
     assert f"| {100 * cost.releasing():.0f} cents of CodeBuild" in readme
