@@ -122,11 +122,13 @@ def _no_match(log: Log) -> str:
     versions = [] if not offered or offered["those"] == "none" else offered["those"].split(", ")
     if not versions and log.find(UNREACHED):
         return _unreached(log)
-    kind = f"wheel for Python {log.python} on {log.machine}" if log.foreign else "matching distribution"
+    absent = (
+        f"no wheel for Python {log.python} on {log.machine} found" if log.foreign else "no matching distribution found"
+    )
     if not versions:
-        return f"no {kind} found for {what}: the package index has none\n  check the name, and the index that pip asks"
+        return f"{absent} for {what}: the package index has none\n  check the name, and the index that pip asks"
     shown = ", ".join([*(["…"] if len(versions) > SHOWN else []), *versions[-SHOWN:]])
-    return f"no {kind} found for {what}; there are {shown}\n  name one of these versions"
+    return f"{absent} for {what}; there are {shown}\n  name one of these versions"
 
 
 def _hashes(log: Log) -> str:
