@@ -123,12 +123,14 @@ def _no_match(log: Log) -> str:
     if not versions and log.find(UNREACHED):
         return _unreached(log)
     absent = (
-        f"no wheel for Python {log.python} on {log.machine} found" if log.foreign else "no matching distribution found"
+        f"no wheel for Python {log.python} on {log.machine} found for"
+        if log.foreign
+        else "no matching distribution found for"
     )
     if not versions:
-        return f"{absent} for {what}: the package index has none\n  check the name, and the index that pip asks"
+        return f"{absent} {what}: the package index has none\n  check the name, and the index that pip asks"
     shown = ", ".join([*(["…"] if len(versions) > SHOWN else []), *versions[-SHOWN:]])
-    return f"{absent} for {what}; there are {shown}\n  name one of these versions"
+    return f"{absent} {what}; there are {shown}\n  name one of these versions"
 
 
 def _hashes(log: Log) -> str:
