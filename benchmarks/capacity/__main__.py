@@ -7,8 +7,8 @@ python -m benchmarks capacity -- --measure NAME   # memory and CPU under load, o
 import argparse
 import os
 
-import tools
 from benchmarks.capacity import measure, room, scale
+from flaskapp_deploy import programs
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--measure", metavar="NAME", default="", help="instance of the local cluster to measure on")
     parser.add_argument("--seconds", type=int, default=60, help="length of each load")
     given = parser.parse_args()
-    os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
+    os.environ["PATH"] = f"{programs.binaries('chart')}:{os.environ['PATH']}"
     for nodes, releases in (room.ONE_NODE, room.TWO_NODES):
         names = " and ".join(f"`{values}`" for _, values in releases)
         print(f"\n{names} on {nodes} node{'s' * (nodes > 1)}:\n")

@@ -15,11 +15,11 @@ import yaml
 
 from benchmarks.capacity import room
 from benchmarks.service.setup import get
-from localcluster import cluster as localcluster
-from localcluster import image
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
-from pipeline.up import ensure_admin_token, ensure_namespace, fetch
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.images import image
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace, fetch
 
 NAMESPACE, RELEASE = "capacity", "web"
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
@@ -90,7 +90,7 @@ def install(instance: Instance) -> tuple[Cluster, str]:
     archives = {ledger.reference: ledger.archive}
     if database := image.postgres_archive():
         archives[POSTGRES] = database
-    localcluster.load_images(instance.name, archives)
+    lifecycle.load_images(instance.name, archives)
     cluster = Cluster(instance.kubeconfig, "", NAMESPACE)
     ensure_namespace(cluster)
     hard = room.left(1).quota
@@ -102,7 +102,7 @@ def install(instance: Instance) -> tuple[Cluster, str]:
     values = ["--values", str(room.ROOT / "environments/t4g-small.yaml"), "--set", settings]
     chart = str(room.ROOT / "charts/flaskapp")
     cluster.helm("upgrade", RELEASE, chart, "--install", "--wait", "--wait-for-jobs", "--timeout=5m", *values)
-    return cluster, localcluster.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
+    return cluster, lifecycle.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
 
 
 def filled(cluster: Cluster, url: str) -> bytes:
@@ -137,7 +137,7 @@ def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int,
 
 
 def run(name: str, seconds: int) -> None:
-    instance = localcluster.up(name)
+    instance = lifecycle.up(name)
     cluster, url = install(instance)
     loads = [("nothing", b"", 0), ("GET one", filled(cluster, url), RATE), ("GET twenty", get(TWENTY), RATE)]
     loads.append(("GET twenty, as fast as it goes", get(TWENTY), 0))

@@ -9,15 +9,15 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-import tools
+from flaskapp_deploy import programs, shell
 from tests.chart.render import ROOT
 
 Finding = tuple[str, str, str]
-CHECKOV_LOCK = ROOT / "tools/checkov/requirements.lock"
+CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 
 
 def kube_score(text: str) -> list[Finding]:
-    command = [tools.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
+    command = [programs.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     found = []
     for item in json.loads(done.stdout):
@@ -34,10 +34,10 @@ def kube_score(text: str) -> list[Finding]:
 def checkov_program() -> Path:
     """checkov in an environment of its own, since it pins what others need newer; made once for each lock."""
     key = sha256(CHECKOV_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = tools.cache() / f"checkov-{key}"
-    with tools.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
+    folder = shell.cache() / f"checkov-{key}"
+    with shell.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
         if not (folder / "complete").exists():
-            tools.say("installing checkov from tools/checkov/requirements.lock: about a minute the first time")
+            shell.say("installing checkov from tests/checkov/requirements.lock: about a minute the first time")
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
             pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*pip, "--require-hashes", "--requirement", CHECKOV_LOCK], check=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-import tools
+from flaskapp_deploy import programs
 from tests.chart.render import WITHOUT_CLUSTER, merged, render
 
 # Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
@@ -113,7 +113,7 @@ def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
     for item in objects:
         item["metadata"]["namespace"] = "shop"
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
-    command = [tools.binaries("policy") / "netpolicy", "list", "--quiet", "--dirpath", folder]
+    command = [programs.binaries("policy") / "netpolicy", "list", "--quiet", "--dirpath", folder]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     found = set()
     for line in done.stdout.splitlines():

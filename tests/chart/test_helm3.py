@@ -5,13 +5,13 @@ import subprocess
 import pytest
 import yaml
 
-import tools
+from flaskapp_deploy import programs
 from tests.chart.render import RELEASE_VALUES, ROOT, render
 
 
 @pytest.fixture(scope="module")
 def helm3() -> str:
-    return str(tools.binaries("helm3") / "helm")
+    return str(programs.binaries("helm3") / "helm")
 
 
 @pytest.mark.parametrize("name", RELEASE_VALUES)

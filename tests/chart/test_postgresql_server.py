@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.pki import Authority
+from flaskapp_deploy.cluster.pki import Authority
 from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs, has_debian_packages
 from tests.chart.render import CHARTS, ROOT, merged, one, render, values_of
 

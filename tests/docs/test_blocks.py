@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 import yaml
 
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 from tests.chart.kubernetes_schemas import NEWEST, kubeconform
 from tests.chart.render import WITHOUT_CLUSTER, merged, render_text, run_helm
 from tests.docs import commands
@@ -63,7 +63,7 @@ def renders(block: Block) -> None:
 def run(block: Block) -> None:
     """Run it here: it is cheap, and changes nothing outside build/."""
     shell(block)
-    environment = {**os.environ, "PYTHONPATH": "src:."}
+    environment = {**os.environ, "PYTHONPATH": "src:deploy:."}
     command = ["bash", "-euo", "pipefail", "-c", block.text]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -154,8 +154,8 @@ SEEDED = [
     ("sh", "make upp"),
     ("sh", "make test SUITE=chrat"),
     ("sh", "make up APP=examples/nothing"),
-    ("sh", "python -m pipeline relase"),
-    ("sh", "python -m localcluster up --node 2"),
+    ("sh", "deploy/flaskapp-deploy relase"),
+    ("sh", "deploy/flaskapp-deploy cluster up --node 2"),
     ("sh", "python -m benchmarks capcity"),
     ("sh", "helm instal web charts/flaskapp"),
     ("sh", "helm upgrade web charts/flaskapp --instal"),
@@ -193,7 +193,7 @@ def test_messages_in_troubleshooting_are_ours() -> None:
     others = ("additional properties", "another operation", "context deadline exceeded")
     page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Pods")[0]
     quoted = re.findall(r"^\| (?:a line such as )?`([^`]+ [^`]+)`", page, re.MULTILINE)
-    sources = [path for top in ("localcluster", "pipeline", "charts") for path in (ROOT / top).rglob("*.*")]
+    sources = [path for top in ("deploy", "charts") for path in (ROOT / top).rglob("*.*")]
     code = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".yaml", ".tpl"))
     assert len(quoted) > 6
     for message in quoted:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.helm import Cluster
-from tests.release.conftest import ROOT
-from tests.release.test_release import CHART, get, wait
+from flaskapp_deploy.kubernetes import Cluster
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import CHART, get, wait
 
 
 def test_switching_the_autoscaler_on_keeps_every_pod(

@@ -14,18 +14,18 @@ import requests
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
-import tools
-from localcluster import cluster as localcluster
-from localcluster.instance import Instance
-from pipeline.config import PipelineError
-from pipeline.helm import Cluster
+from flaskapp_deploy import programs
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.shell import DeployError
 from tests import pages
 from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
 from tests.chart.test_values_property import SCHEMA, render_draw, strategy
 from tests.infra.test_flux import FLUX
-from tests.release.conftest import ROOT
-from tests.release.test_release import get, url, wait
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import get, url, wait
 
 Releaser = Callable[[str], Cluster]
 CHART = "charts/flaskapp"
@@ -38,7 +38,7 @@ def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> N
     Without `--namespace` ct makes namespaces of its own, and that takes a cluster's administrator.
     """
     cluster = releaser(f"ct-{chart}")
-    path = f"{tools.binaries('chart')}:{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    path = f"{programs.binaries('chart')}:{programs.binaries('kubernetes')}:{os.environ['PATH']}"
     command = ["ct", "install", "--config=charts/ct.yaml", f"--charts=charts/{chart}"]
     command += [f"--namespace={cluster.namespace}", "--helm-extra-args=--timeout 180s"]
     if chart == "flaskapp":
@@ -69,10 +69,10 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
     for file in files:
         (tmp_path / file.name).write_text(file.read_text())
     [wanted] = re.findall(r"image: (localhost/flaskapp:\S+)$", "".join(map(Path.read_text, files)), re.MULTILINE)[-1:]
-    localcluster.name_image(kubernetes.name, images["flaskapp"], wanted)
+    lifecycle.name_image(kubernetes.name, images["flaskapp"], wanted)
 
     secret = tmp_path / "db-secret.yml"
-    with pytest.raises(PipelineError, match="illegal base64"):
+    with pytest.raises(DeployError, match="illegal base64"):
         cluster.kubectl("apply", "-f", str(secret))
     assert cluster.kubectl("get", "secrets", "--output=name").stdout == ""
 
@@ -99,8 +99,8 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
 def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]) -> None:
     """docs/local.md, as it stands there."""
     version = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())["appVersion"]
-    localcluster.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
-    path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    lifecycle.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
+    path = f"{programs.binaries('kubernetes')}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig), "PATH": path}
     make, passwords, apply, remove = pages.blocks("local.md", "Plain manifests")
     made = pages.run(make, env=environment, timeout=120).stdout.split()
@@ -181,7 +181,7 @@ def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Clus
 
 def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[str, str]) -> None:
     cluster = releaser("helm-3")
-    helm3 = tools.binaries("helm3") / "helm"
+    helm3 = programs.binaries("helm3") / "helm"
     repository, _, tag = images["flaskapp"].rpartition(":")
     values = ["--values", "environments/dev.yaml", "--set", f"image.repository={repository}"]
     values += ["--set-string", f"image.tag={tag}", "--wait", "--wait-for-jobs", "--timeout=5m"]
@@ -202,11 +202,11 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     upgrade(helm3)
     upgrade(helm3, "--set", "config.LOG_LEVEL=INFO")
     before = state()
-    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
+    upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
     assert state() == before, "taking over rolled a pod, or changed a password"
     # Autoscaling goes on under Helm 4: the fields that Helm 3 set are given over.
-    upgrade(tools.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
-    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
+    upgrade(programs.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
+    upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
     assert requests.get(f"{url(cluster, 'old-flaskapp')}/api/v1/services", timeout=10).status_code == 200
     assert state()[1:] == before[1:]
     assert cluster.helm("list", "--output=json").stdout.count('"deployed"') == 1

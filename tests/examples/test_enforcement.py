@@ -10,12 +10,12 @@ from pathlib import Path
 
 import yaml
 
-import tools
-from localcluster import packages
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
-from tests.release.conftest import ROOT
-from tests.release.test_release import CHART, get, wait
+from flaskapp_deploy import programs
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.programs import packages
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import CHART, get, wait
 
 Releaser = Callable[[str], Cluster]
 HOME, FRIENDS = "enforced", "enforced-friends"
@@ -38,7 +38,7 @@ EXPECTED = {
 def enforcer(instance: Instance, node: str, log: Path) -> Iterator[None]:
     """kube-router's firewall in a node's network, and nothing of it afterwards."""
     inside = ["ip", "netns", "exec", instance.namespace(node)]
-    program = tools.binaries("enforcer") / "kube-router"
+    program = programs.binaries("enforcer") / "kube-router"
     options = [f"--kubeconfig={instance.kubeconfig}", f"--hostname-override={node}"]
     options += ["--run-router=false", "--run-service-proxy=false", f"--service-cluster-ip-range={instance.services}"]
     # Pods of one node speak over its bridge, past the rules unless this is on.

@@ -3,10 +3,10 @@
 import os
 import shutil
 
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
 from tests import pages
-from tests.release.conftest import INSTANCE
+from tests.kubernetes import INSTANCE
 
 
 def test_every_step(kubernetes: Instance) -> None:

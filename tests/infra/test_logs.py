@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flaskapp.logs import STANDARD
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 from tests.infra import template as t
 from tests.infra.filter_pattern import MISSING, PatternError, matches, selected
 
