@@ -35,7 +35,7 @@ def main() -> int:
     try:
         if chosen.mutations:
             return mutate(chosen.scenario)
-        return play(chosen.scenario, chosen.long, chosen.times)
+        return run_scenarios(chosen.scenario, chosen.long, chosen.times)
     except DeployError as error:
         print(f"reliability: {error}", file=sys.stderr)
         return 1
@@ -44,7 +44,7 @@ def main() -> int:
         return 130
 
 
-def play(names: list[str], long: bool, times: int) -> int:
+def run_scenarios(names: list[str], long: bool, times: int) -> int:
     """Run them one after another; the table is written after each, so an interrupted run leaves one."""
     if unknown := [name for name in names if name not in scenarios.ALL]:
         raise DeployError(f"there is no scenario {unknown[0]!r}; `python -m reliability --list` says which there are")

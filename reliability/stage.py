@@ -153,7 +153,9 @@ class Stage:
         values: Path = VALUES,
     ) -> subprocess.CompletedProcess[str]:
         """`helm upgrade --install` with the scenarios' values, as whoever may release and no more."""
-        return self.releaser.helm(*self.upgrade_arguments(*settings, image=image, chart=chart, wait=wait), check=check)
+        return self.releaser.helm(
+            *self.upgrade_arguments(*settings, image=image, chart=chart, wait=wait, values=values), check=check
+        )
 
     def upgrade_arguments(
         self, *settings: str, image: str = "", chart: Path = CHART, wait: bool = True, values: Path = VALUES
@@ -174,10 +176,10 @@ class Stage:
         controlplane.kubeconfig(self.instance, kubeconfig, user, group, namespace=NAMESPACE)
         directories = f"{programs.binaries('kubernetes')}:{programs.binaries('chart')}"
         environment = os.environ | {"KUBECONFIG": str(kubeconfig), "PATH": f"{directories}:{os.environ['PATH']}"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise DeployError(f"{command[0].rpartition('/')[2]} {command[1]} failed: {done.stderr.strip()[-300:]}")
-        return done.stdout
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if result.returncode:
+            raise DeployError(f"{command[0].rpartition('/')[2]} {command[1]} failed: {result.stderr.strip()[-300:]}")
+        return result.stdout
 
     def revision(self) -> int:
         return int(
@@ -196,8 +198,8 @@ class Stage:
     def get(self, kind: str, name: str = "", selector: str = "") -> Any:
         """An object, or a list's items."""
         arguments = [name] if name else ["--selector", selector] if selector else []
-        found = json.loads(self.admin.kubectl("get", kind, *arguments, "--output=json").stdout)
-        return found if name else found["items"]
+        document = json.loads(self.admin.kubectl("get", kind, *arguments, "--output=json").stdout)
+        return document if name else document["items"]
 
     def web_pods(self) -> list[dict[str, Any]]:
         """Web pods, those that are leaving included."""
@@ -268,10 +270,10 @@ class Stage:
 
     def node_run(self, node: str, *command: str) -> str:
         """Run a program of this machine among a node's mounts; return what it printed."""
-        done = subprocess.run(nodes.enter(self.instance, node, *command), capture_output=True, text=True)
-        if done.returncode:
-            raise DeployError(f"{' '.join(command)[:60]} failed on {node}: {done.stderr.strip()[-200:]}")
-        return done.stdout
+        result = subprocess.run(nodes.enter(self.instance, node, *command), capture_output=True, text=True)
+        if result.returncode:
+            raise DeployError(f"{' '.join(command)[:60]} failed on {node}: {result.stderr.strip()[-200:]}")
+        return result.stdout
 
     def partition(self, node: str) -> None:
         """Take a node off the network; the scenario's end puts it back."""

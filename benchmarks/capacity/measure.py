@@ -77,11 +77,11 @@ def settled(cluster: Cluster, after: float) -> dict[str, Used]:
 def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "benchmarks.service.load", port, str(CLIENTS), str(seconds), str(rate), "0"]
-    done = subprocess.run(command, input=request, capture_output=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    if found["bad"]:
-        raise SystemExit(f"{found['bad']} answers were no success: {found['first']}")
-    return found
+    result = subprocess.run(command, input=request, capture_output=True, check=True)
+    document: dict[str, float] = json.loads(result.stdout)
+    if document["bad"]:
+        raise SystemExit(f"{document['bad']} answers were no success: {document['first']}")
+    return document
 
 
 def install(instance: Instance) -> tuple[Cluster, str]:

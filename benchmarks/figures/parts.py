@@ -71,10 +71,10 @@ def service() -> list[Figure]:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise UnableError(f"`{' '.join(command)[:60]}` failed: {(done.stderr or done.stdout).strip()[-200:]}")
-    return done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise UnableError(f"`{' '.join(command)[:60]}` failed: {(result.stderr or result.stdout).strip()[-200:]}")
+    return result.stdout
 
 
 def image_size() -> list[Figure]:
@@ -162,8 +162,8 @@ def autoscaled(cluster: Cluster) -> float:
 
 def at_rest(cluster: Cluster) -> bool:
     """Whether the autoscaler has a figure, wants one pod by it, and that is how many there are."""
-    found = json.loads(cluster.kubectl("get", "horizontalpodautoscaler", "step", "--output=json").stdout)["status"]
-    metrics = [each.get("resource", {}).get("current", {}) for each in found.get("currentMetrics", [])]
+    document = json.loads(cluster.kubectl("get", "horizontalpodautoscaler", "step", "--output=json").stdout)["status"]
+    metrics = [each.get("resource", {}).get("current", {}) for each in document.get("currentMetrics", [])]
     deployment = json.loads(cluster.kubectl("get", "deployment", "flaskapp", "--output=json").stdout)["status"]
     quiet = any(current.get("averageUtilization", 100) < 50 for current in metrics)
     return quiet and deployment.get("replicas") == deployment.get("readyReplicas") == 1

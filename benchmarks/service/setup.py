@@ -15,7 +15,8 @@ from urllib.request import urlopen
 
 import psycopg2
 
-from flaskapp_deploy.up.postgres import PROGRAMS, Postgres, free_port
+from flaskapp_deploy.shell import free_port
+from flaskapp_deploy.up.postgres import PROGRAMS, Postgres
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).resolve().parents[2]

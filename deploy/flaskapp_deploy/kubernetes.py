@@ -44,8 +44,8 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         environment = os.environ | ({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})
         command = [str(program), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, input=stdin)
-        if check and done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise DeployError(f"{program.name} {arguments[0]} failed: {said.removeprefix('Error: ')}")
-        return done
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, input=stdin)
+        if check and result.returncode:
+            output = result.stderr.strip() or result.stdout.strip()
+            raise DeployError(f"{program.name} {arguments[0]} failed: {output.removeprefix('Error: ')}")
+        return result

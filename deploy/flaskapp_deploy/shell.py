@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import shutil
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,15 +36,42 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         yield
 
 
-def write_changed(path: Path, content: str) -> bool:
-    """Write a file whole unless it has this content: programs watch their settings. Return whether it changed."""
-    if path.exists() and path.read_text() == content:
-        return False
+def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, with these permissions from the first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(content)
+    unfinished.touch(mode=mode)
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     unfinished.rename(path)
+
+
+def write_changed(path: Path, content: str) -> bool:
+    """Write a file unless it has this content: programs watch their settings. Return whether it changed."""
+    if path.exists() and path.read_text() == content:
+        return False
+    write_atomic(path, content)
     return True
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file with its times, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(f".{os.getpid()}")
+    shutil.copy2(source, unfinished)
+    unfinished.rename(target)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reason(result: subprocess.CompletedProcess[str]) -> str:
+    """The last line that a program printed on standard error, else on standard output; in any case one line."""
+    lines = [line for text in (result.stdout, result.stderr) for line in (text or "").strip().splitlines()]
+    return lines[-1] if lines else f"it ended with {result.returncode} and printed nothing"
 
 
 def say(line: str) -> None:

@@ -11,7 +11,7 @@ from reliability.load import RATE, Load
 from reliability.outcome import Bound, Outcome, plot
 from reliability.stage import BUILD, Stage
 
-Act = Callable[[Stage], None]
+Step = Callable[[Stage], None]
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Scenario:
     """`times` is how often the long form repeats it; the short form runs those that are `short`, once."""
 
     name: str
-    act: Act
+    act: Step
     bound: Bound
     short: bool
     times: int
     without_node: Callable[[Stage], str] | None  # clients don't enter by this one
     rate: int
     load: bool
-    prepare: Act | None  # before the load
+    prepare: Step | None  # before the load
 
     @property
     def says(self) -> str:
@@ -43,11 +43,11 @@ def scenario(
     without_node: Callable[[Stage], str] | None = None,
     rate: int = RATE,
     load: bool = True,
-    prepare: Act | None = None,
-) -> Callable[[Act], Act]:
+    prepare: Step | None = None,
+) -> Callable[[Step], Step]:
     """Register a function as the scenario of its name."""
 
-    def register(act: Act) -> Act:
+    def register(act: Step) -> Step:
         name = act.__name__.replace("_", "-")
         ALL[name] = Scenario(name, act, bound or Bound(), short, times, without_node, rate, load, prepare)
         return act

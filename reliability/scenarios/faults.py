@@ -307,8 +307,8 @@ def too_many_connections(stage: Stage) -> None:
 
     with steady(stage):
         stage.mark("full")
-        said = take_all()
-        stage.check("connection slots" in said or "too many" in said, said)
+        message = take_all()
+        stage.check("connection slots" in message or "too many" in message, message)
         time.sleep(4)
         stage.mark("pool cut")
         stage.sql(END_SESSIONS)
@@ -411,18 +411,18 @@ def helm_killed(stage: Stage) -> None:
 @scenario()
 def two_upgrades(stage: Stage) -> None:
     """Two upgrades at once: one is done, the other too or refused, and the release is deployed."""
-    said: list[str] = []
+    messages: list[str] = []
 
     def attempt(number: int) -> None:
         done = stage.upgrade("--set", f"config.ATTEMPT=number-{number}", check=False)
-        said.append(done.stderr.strip()[-160:] if done.returncode else "done")
+        messages.append(done.stderr.strip()[-160:] if done.returncode else "done")
 
     stage.mark("two upgrades")
     both = [Background(lambda number=number: attempt(number)) for number in range(2)]
     for one in both:
         one.finish(300)
-    stage.check("done" in said, f"neither upgrade was done: {said}")
-    refused = [line for line in said if line != "done"]
+    stage.check("done" in messages, f"neither upgrade was done: {messages}")
+    refused = [line for line in messages if line != "done"]
     stage.check(all("another operation" in line or "already exists" in line for line in refused), f"{refused}")
     stage.check("STATUS: deployed" in stage.releaser.helm("status", RELEASE).stdout, "the release is not deployed")
     stage.note(f"{len(refused)} refused")

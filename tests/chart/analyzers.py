@@ -18,9 +18,9 @@ CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 
 def kube_score(text: str) -> list[Finding]:
     command = [programs.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     found = []
-    for item in json.loads(done.stdout):
+    for item in json.loads(result.stdout):
         name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
         for check in item["checks"] or []:
             # 10 is all well; 7 is nearly.
@@ -49,9 +49,9 @@ def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
     """What checkov says against all files of a folder, in one run."""
     command = [checkov_program(), "--directory", folder, "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr
-    report = json.loads(done.stdout)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert result.returncode in (0, 1), result.stderr
+    report = json.loads(result.stdout)
     assert report["summary"]["parsing_errors"] == 0
     found: list[dict[str, str]] = report["results"]["failed_checks"]
     return found

@@ -77,8 +77,8 @@ def cases(chart: str) -> set[tuple[str, str, str]]:
 
 def run(folder: Path, *command: str, values: str) -> set[str]:
     """The marks that helm came by."""
-    done = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
-    return set(re.findall(r"BRANCH-\d+\.", done.stdout + done.stderr))
+    result = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
+    return set(re.findall(r"BRANCH-\d+\.", result.stdout + result.stderr))
 
 
 def unmark(folder: Path, names: set[str]) -> None:

@@ -112,8 +112,8 @@ def of_program(program: str, words: list[str]) -> Iterator[str]:
     answers = [asked(program, *verbs[:count]) for count in range(1, len(verbs) + 1)]
     if answers[0][0] or f'unknown command "{verbs[0]}"' in answers[0][1]:
         yield f"{program} {verbs[0]}: no such command"
-    said = "".join(text for _, text in answers) + (asked_options() if program == "kubectl" else "")
-    yield from unknown(words[: words.index("--")] if "--" in words else words, said, f"{program} {verbs[0]}")
+    message = "".join(text for _, text in answers) + (asked_options() if program == "kubectl" else "")
+    yield from unknown(words[: words.index("--")] if "--" in words else words, message, f"{program} {verbs[0]}")
 
 
 def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
@@ -125,8 +125,8 @@ def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
 
 @cache
 def asked(*command: str) -> tuple[int, str]:
-    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout + done.stderr
+    result = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return result.returncode, result.stdout + result.stderr
 
 
 @cache

@@ -43,8 +43,8 @@ FILE = re.compile(rf"(?<![\w./:-])((?:{'|'.join(map(re.escape, TOP))})/[\w./*-]*
 
 def shell(block: Block) -> None:
     script = PLACE.sub("x", block.text)
-    done = subprocess.run(SHELLCHECK, input=script, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(SHELLCHECK, input=script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
     assert not list(commands.faults(block.text))
     renders(block)
 
@@ -65,8 +65,8 @@ def run(block: Block) -> None:
     shell(block)
     environment = {**os.environ, "PYTHONPATH": "src:deploy:."}
     command = ["bash", "-euo", "pipefail", "-c", block.text]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def values(block: Block) -> None:

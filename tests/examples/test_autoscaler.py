@@ -21,8 +21,8 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
     def upgrade(*settings: str) -> dict[str, Any]:
         cluster.helm("upgrade", "--install", "hello", CHART, *values, *settings)
         command = ["get", "deployment", "hello-flaskapp", "--output=json", "--show-managed-fields"]
-        found: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
-        return found
+        document: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
+        return document
 
     def owners(deployment: dict[str, Any]) -> set[str]:
         """Who set the number of pods."""

@@ -45,11 +45,11 @@ def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> N
         repository, _, tag = images["flaskapp"].rpartition(":")
         command += [f"--helm-extra-set-args=--set=image.repository={repository} --set-string=image.tag={tag}"]
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    assert "All charts installed successfully" in done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr
+    assert "All charts installed successfully" in result.stdout
     for values in (ROOT / "charts" / chart / "ci").glob("*-values.yaml"):
-        assert f"Installing chart with values file 'charts/{chart}/ci/{values.name}'" in done.stdout.replace('"', "'")
+        assert f"Installing chart with values file 'charts/{chart}/ci/{values.name}'" in result.stdout.replace('"', "'")
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
@@ -62,9 +62,9 @@ def versions(cluster: Cluster) -> dict[str, str]:
 def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
     """What `make manifests` writes, in an empty namespace that enforces `restricted`, without helm."""
     cluster = releaser("kubectl-alone")
-    done = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    files = [ROOT / line for line in done.stdout.split()]
+    result = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    files = [ROOT / line for line in result.stdout.split()]
     assert "db-secret.yml" in {file.name for file in files}
     for file in files:
         (tmp_path / file.name).write_text(file.read_text())
@@ -155,10 +155,10 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
             cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
             if priority := spec.get("priorityClassName"):
                 cluster.kubectl("create", "priorityclass", priority, "--value=1", check=False)
-        done = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
-        accepted.append(done.stdout.count("(server dry run)"))
+        result = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
+        accepted.append(result.stdout.count("(server dry run)"))
         assert accepted[-1] == len(objects)
-        assert "Warning" not in done.stderr, done.stderr
+        assert "Warning" not in result.stderr, result.stderr
 
     draw()
     print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
@@ -171,8 +171,8 @@ def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Clus
     define(cluster, FLUX)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flaskapp"}}
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-    done = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
-    assert done.stdout.count("(server dry run)") == 4
+    result = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
+    assert result.stdout.count("(server dry run)") == 4
     chart = "chart: {spec: {chart: x, sourceRef: {kind: HelmRepository, name: x}}}"
     both = (ROOT / "infra/flux.yaml").read_text().replace("  chartRef:", f"  {chart}\n  chartRef:")
     refused = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=both, check=False)
@@ -189,8 +189,8 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     def upgrade(program: Path, *settings: str) -> None:
         command = [program, "upgrade", "--install", "old", CHART, *values, *settings, "--namespace", cluster.namespace]
         environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        assert result.returncode == 0, result.stderr
 
     def state() -> tuple[list[str], str, list[str]]:
         pods = get(cluster, "pods", selector="app.kubernetes.io/instance=old,app.kubernetes.io/component=web")

@@ -21,16 +21,16 @@ from tests.kubernetes import ROOT
     ],
 )
 def test_one_line(arguments: list[str], said: str) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "reliability", *arguments],
         cwd=ROOT,
         env={"INSTANCE": "absent", "PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}/src:{ROOT}/deploy:{ROOT}"},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
 
 
 def test_one_node(monkeypatch: pytest.MonkeyPatch) -> None:

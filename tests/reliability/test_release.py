@@ -26,8 +26,8 @@ CHART = str(ROOT / "charts/flaskapp")
 def get(cluster: Cluster, kind: str, name: str = "", selector: str = "") -> Any:
     """One object, or the items of a list."""
     arguments = [name] if name else ["--selector", selector]
-    found = json.loads(cluster.kubectl("get", kind, *arguments, "--output", "json").stdout)
-    return found if name else found["items"]
+    document = json.loads(cluster.kubectl("get", kind, *arguments, "--output", "json").stdout)
+    return document if name else document["items"]
 
 
 def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from flaskapp import create_app, migrate
 from flaskapp.database import command_engine
 from flaskapp.settings import Settings
-from flaskapp_deploy.up.postgres import free_port
+from flaskapp_deploy.shell import free_port
 from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]

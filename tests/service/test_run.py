@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flaskapp_deploy.up.postgres import free_port
+from flaskapp_deploy.shell import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

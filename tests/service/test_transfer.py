@@ -189,16 +189,16 @@ def test_prune_meets_a_rollback_that_is_being_recorded(engine: Engine, own_datab
 
 def test_a_long_import_says_how_far_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 2)
-    said: list[str] = []
-    assert transfer.load(engine, (line().encode() for _ in range(81)), said.append) == 81
-    assert said == ["40 lines read", "80 lines read"]
+    messages: list[str] = []
+    assert transfer.load(engine, (line().encode() for _ in range(81)), messages.append) == 81
+    assert messages == ["40 lines read", "80 lines read"]
 
 
 def test_many_bad_lines_are_told_up_to_a_limit(engine: Engine) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(transfer.TransferError, match="30 of 30 lines are bad"):
-        transfer.load(engine, [b"{}"] * 30, said.append)
-    assert len(said) == transfer.SHOWN
+        transfer.load(engine, [b"{}"] * 30, messages.append)
+    assert len(messages) == transfer.SHOWN
 
 
 def test_sample_is_worth_looking_at(run: Command, own_database: Database) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, write_atomic
 
 # Each instance owns one /16 of these; addresses inside it are laid out by the properties below.
 SLOTS = range(64)
@@ -98,9 +98,8 @@ class Instance:
 
     def save(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished = self.state / ".instance.json"
-        unfinished.write_text(json.dumps({"slot": self.slot, "nodes": self.nodes}, indent=2) + "\n")
-        unfinished.rename(self.state / "instance.json")
+        document = json.dumps({"slot": self.slot, "nodes": self.nodes}, indent=2) + "\n"
+        write_atomic(self.state / "instance.json", document)
 
 
 def check_name(name: str) -> None:

@@ -121,9 +121,9 @@ def drain_node(name: str, drained: str, seconds: int) -> None:
     cluster = existing(name)
     _check(cluster, drained)
     options = ["--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={seconds}s"]
-    done = subprocess.run(kubectl(cluster, "drain", drained, *options), capture_output=True, text=True)
-    if done.returncode:
-        raise DeployError(f"{drained} is not drained: {done.stderr.strip().splitlines()[-1]}")
+    result = subprocess.run(kubectl(cluster, "drain", drained, *options), capture_output=True, text=True)
+    if result.returncode:
+        raise DeployError(f"{drained} is not drained: {shell.reason(result)}")
 
 
 def load_images(name: str, archives: dict[str, Path]) -> None:
@@ -152,10 +152,10 @@ def forward(name: str, namespace: str, service: str, port: int | None = None) ->
     """
     cluster = existing(name)
     command = kubectl(cluster, "-n", namespace, "get", "service", service, "-o", "json")
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise DeployError(f"no Service {service} in namespace {namespace}: {done.stderr.strip()}")
-    spec = json.loads(done.stdout)["spec"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise DeployError(f"no Service {service} in namespace {namespace}: {result.stderr.strip()}")
+    spec = json.loads(result.stdout)["spec"]
     process = Process(cluster.run / f"forward-{namespace}-{service}.json")
     log = cluster.logs / f"forward-{namespace}-{service}.log"
     port = port or _port(process) or next(free for free in range(8080, 9080) if not _listens(free))
@@ -204,13 +204,13 @@ def _start_nodes(cluster: Instance, binaries: Path) -> None:
 
 def _is_ready(cluster: Instance, one: str, since: datetime) -> bool:
     """Whether the node is ready, and said so after `since`: what it said before a crash still stands there."""
-    done = subprocess.run(kubectl(cluster, "get", "node", one, "--output=json"), capture_output=True, text=True)
-    if done.returncode:
+    result = subprocess.run(kubectl(cluster, "get", "node", one, "--output=json"), capture_output=True, text=True)
+    if result.returncode:
         return False
     return any(
         (condition["type"], condition["status"]) == ("Ready", "True")
         and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since.replace(microsecond=0)
-        for condition in json.loads(done.stdout)["status"].get("conditions", [])
+        for condition in json.loads(result.stdout)["status"].get("conditions", [])
     )
 
 

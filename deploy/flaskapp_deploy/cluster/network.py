@@ -24,10 +24,10 @@ SYSCTLS = (
 def ip(*arguments: object, namespace: str | None = None, check: bool = True) -> bool:
     """Run `ip`, in a namespace where one is named; return whether it succeeded."""
     inside = ["-n", namespace] if namespace else []
-    done = subprocess.run(["ip", *inside, *map(str, arguments)], capture_output=True, text=True)
-    if check and done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-    return done.returncode == 0
+    result = subprocess.run(["ip", *inside, *map(str, arguments)], capture_output=True, text=True)
+    if check and result.returncode:
+        raise subprocess.CalledProcessError(result.returncode, result.args, result.stdout, result.stderr)
+    return result.returncode == 0
 
 
 def require_bridge_filter() -> None:
@@ -40,8 +40,8 @@ def require_bridge_filter() -> None:
         return
     reason = "modprobe is not installed (apt-get install kmod)"
     if shutil.which("modprobe"):
-        done = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
-        reason = done.stderr.strip() or "it was loaded, and this kernel still shows no /proc/sys/net/bridge"
+        result = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
+        reason = result.stderr.strip() or "it was loaded, and this kernel still shows no /proc/sys/net/bridge"
     if not BRIDGE_FILTER.exists():
         raise DeployError(
             f"pods could not reach Services: the kernel module br_netfilter is missing ({reason})\n"
@@ -79,11 +79,11 @@ def join(instance: Instance, part: str, address: str) -> None:
 def join_node(instance: Instance, node: str) -> None:
     join(instance, node, f"{instance.node_address(node)}/{instance.fabric.prefixlen}")
     namespace = instance.namespace(node)
-    done = subprocess.run(
+    result = subprocess.run(
         ["ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS], capture_output=True, text=True
     )
-    if done.returncode:
-        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {done.stderr.strip()}")
+    if result.returncode:
+        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {result.stderr.strip()}")
     # A Service's address must have a route before kube-proxy can rewrite it.
     ip("route", "replace", instance.services, "dev", "eth0", namespace=namespace)
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -90,9 +89,7 @@ def keep_image(instance: Instance, archive: Path, reference: str) -> Path:
         images(instance) / f"{repository.replace('/', '_')}-{hashlib.sha256(repository.encode()).hexdigest()[:6]}.tar"
     )
     if not kept.exists() or _identity(kept) != _identity(archive):
-        unfinished = kept.with_suffix(f".{os.getpid()}")
-        shutil.copy2(archive, unfinished)
-        unfinished.rename(kept)
+        shell.copy_atomic(archive, kept)
     return kept
 
 
@@ -102,9 +99,9 @@ def import_image(instance: Instance, node: str, archive: Path) -> None:
     if stamp.exists() and stamp.read_text().strip() == _identity(archive):
         return
     command = ctr(instance, node, "images", "import", str(archive))
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise DeployError(f"{node} can't import {archive}: {done.stderr.strip() or done.stdout.strip()}")
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise DeployError(f"{node} can't import {archive}: {result.stderr.strip() or result.stdout.strip()}")
     stamp.write_text(_identity(archive))
 
 
@@ -128,13 +125,11 @@ def trust_registry(instance: Instance, node: str, host: str, certificate: Path, 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     shutil.copy(certificate, folder / "ca.crt")
     basic = base64.b64encode(login.encode()).decode()
-    unfinished = folder / ".hosts.toml"
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(
+    settings = (
         f'server = "https://{host}"\n[host."https://{host}"]\nca = "{folder}/ca.crt"\n'
         f'capabilities = ["pull", "resolve"]\n[host."https://{host}".header]\nAuthorization = "Basic {basic}"\n'
     )
-    unfinished.rename(folder / "hosts.toml")
+    shell.write_atomic(folder / "hosts.toml", settings, 0o600)
 
 
 def enter(instance: Instance, node: str, *command: str) -> list[str]:

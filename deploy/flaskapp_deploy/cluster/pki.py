@@ -1,7 +1,6 @@
 """Certificates and kubeconfig files. Everyone has a client certificate; there are no static tokens."""
 
 import base64
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -12,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from flaskapp_deploy.shell import write_atomic
 
 AUTHORITY_LIFE, LEAF_LIFE, RENEW_BEFORE = timedelta(days=3650), timedelta(days=365), timedelta(days=30)
 
@@ -28,8 +29,8 @@ class Authority:
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"flaskapp {name}")])
             builder = _builder(subject, subject, key.public_key(), AUTHORITY_LIFE)
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            _write(self.key_path, _pem(key))
-            _write(self.certificate_path, _pem(builder.sign(key, hashes.SHA256())))
+            write_atomic(self.key_path, _pem(key), 0o600)
+            write_atomic(self.certificate_path, _pem(builder.sign(key, hashes.SHA256())), 0o600)
         self.certificate = x509.load_pem_x509_certificate(self.certificate_path.read_bytes())
         self.key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
 
@@ -58,8 +59,8 @@ class Authority:
             if addresses:
                 builder = builder.add_extension(names, critical=False)
             assert isinstance(self.key, ec.EllipticCurvePrivateKey)
-            _write(key_path, _pem(key))
-            _write(certificate_path, _pem(builder.sign(self.key, hashes.SHA256())))
+            write_atomic(key_path, _pem(key), 0o600)
+            write_atomic(certificate_path, _pem(builder.sign(self.key, hashes.SHA256())), 0o600)
         return certificate_path, key_path
 
 
@@ -69,8 +70,8 @@ def key_pair(directory: Path, name: str) -> tuple[Path, Path]:
     if not public.exists():
         key = _new_key()
         public_format = serialization.PublicFormat.SubjectPublicKeyInfo
-        _write(private, _pem(key))
-        _write(public, key.public_key().public_bytes(serialization.Encoding.PEM, public_format))
+        write_atomic(private, _pem(key), 0o600)
+        write_atomic(public, key.public_key().public_bytes(serialization.Encoding.PEM, public_format), 0o600)
     return private, public
 
 
@@ -96,7 +97,7 @@ def write_kubeconfig(
         "contexts": [{"name": cluster, "context": context}],
         "current-context": cluster,
     }
-    _write(path, yaml.safe_dump(document, sort_keys=False).encode())
+    write_atomic(path, yaml.safe_dump(document, sort_keys=False).encode(), 0o600)
     return path
 
 
@@ -137,12 +138,3 @@ def _pem(value: ec.EllipticCurvePrivateKey | x509.Certificate) -> bytes:
     return value.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.touch(mode=0o600)
-    unfinished.write_bytes(content)
-    unfinished.rename(path)

@@ -21,10 +21,10 @@ class Process:
     def pid(self) -> int | None:
         """The id while it runs, else None."""
         try:
-            known = json.loads(self.record.read_text())
+            document = json.loads(self.record.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return known["pid"] if _started(known["pid"]) == known["started"] else None
+        return document["pid"] if _started(document["pid"]) == document["started"] else None
 
     def ensure(self, command: list[str], log: Path, environment: dict[str, str] | None = None) -> bool:
         """Run `command` unless just that runs already; return whether it was started."""

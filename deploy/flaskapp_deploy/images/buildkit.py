@@ -26,7 +26,7 @@ REQUIREMENTS = re.compile(
     r"(?P<wheels> from wheels)?: "
 )
 # A process that gets this signal when its parent ends, however that ends.
-LEASH = ["setpriv", "--pdeathsig"]
+WATCHDOG = ["setpriv", "--pdeathsig"]
 
 
 class BuildError(DeployError):
@@ -102,7 +102,7 @@ def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = 
         settings.write_text(
             "".join(f'[registry."{host}"]\nhttp = false\nca = ["{ca}"]\n' for host, ca in (trusted or {}).items())
         )
-        command = [*LEASH, "TERM", str(directory / "buildkitd"), f"--addr={address}"]
+        command = [*WATCHDOG, "TERM", str(directory / "buildkitd"), f"--addr={address}"]
         command += [f"--config={settings}", f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
         # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
         command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
@@ -125,7 +125,11 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> Non
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*LEASH, "KILL", *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            [*WATCHDOG, "KILL", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         while (elapsed := time.monotonic() - started) < MINUTES * 60:
@@ -153,9 +157,9 @@ def cause(log: str) -> str:
             printed = [text for step, text in steps if step == number and text != line]
             reason = pipreason.reason(printed, pip["python"], pip["machine"], foreign=bool(pip["wheels"]))
             return reason or "\n".join(["the requirements can't be installed; pip's last lines:", *printed[-12:]])
-    said = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
-    if said:
-        return said[0]
+    messages = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
+    if messages:
+        return messages[0]
     if not steps and lines and lines[-1].startswith("error: "):
         return lines[-1].removeprefix("error: ").removeprefix("failed to solve: ")
     return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], *lines[-1:]])

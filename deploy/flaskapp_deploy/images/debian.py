@@ -74,6 +74,6 @@ def _mirror() -> list[str]:
     if shutil.which("apt-get") is None:
         return []
     form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
-    done = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
-    found = [line.rpartition("|")[2] for line in done.stdout.splitlines() if line.startswith("Debian|Debian|http")]
+    result = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
+    found = [line.rpartition("|")[2] for line in result.stdout.splitlines() if line.startswith("Debian|Debian|http")]
     return found[:1]

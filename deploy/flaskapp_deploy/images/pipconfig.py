@@ -25,10 +25,10 @@ def secrets(directory: Path) -> dict[str, Path]:
 
 def _settings() -> dict[str, str]:
     """`pip config list`, later sources over earlier ones: files, then `[install]`, then the environment."""
-    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
-        for line in done.stdout.splitlines():
+        for line in result.stdout.splitlines():
             name, _, value = line.partition("=")
             if name.startswith(f"{section}."):
                 found[name.rpartition(".")[2]] = value.strip().strip("'\"")

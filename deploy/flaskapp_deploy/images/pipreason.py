@@ -205,8 +205,10 @@ def _why(log: Log) -> str:
     """What a package's build says, or the program that pip ran for it."""
     output = _output(log)
     if not output:
-        said = [line.strip().removeprefix(ARROW) for line in log.lines if line.startswith(("  fatal: ", f"  {ARROW}"))]
-        return _short(said[0] if said else logcause.exception("\n".join(log.lines)) or "pip does not say why")
+        messages = [
+            line.strip().removeprefix(ARROW) for line in log.lines if line.startswith(("  fatal: ", f"  {ARROW}"))
+        ]
+        return _short(messages[0] if messages else logcause.exception("\n".join(log.lines)) or "pip does not say why")
     errors = [line for line in output if ERROR.search(line)]
     first = [line for line in errors if "fatal error" in line] + [line for line in errors if not ECHO.search(line)]
     text = "\n".join(output)
@@ -240,8 +242,8 @@ def _unreached(log: Log) -> str:
 
 def _other(log: Log) -> str:
     """pip's own error, with the lines that belong to it."""
-    if "ERROR: Exception:" in log.lines and (said := logcause.exception("\n".join(log.lines))):
-        return f"pip failed: {_short(said)}\n  correct the requirements, or try again"
+    if "ERROR: Exception:" in log.lines and (message := logcause.exception("\n".join(log.lines))):
+        return f"pip failed: {_short(message)}\n  correct the requirements, or try again"
     errors = [line for line in log.lines if line.startswith("ERROR: ")]
     if errors:
         text = " ".join([errors[0].removeprefix("ERROR: "), *log.after(errors[0])[1:]])

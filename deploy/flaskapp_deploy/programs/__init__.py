@@ -137,11 +137,11 @@ def _go(arguments: list[str], group: str) -> str:
         raise DeployError(
             f"{go} is {version.removeprefix('go')}; put Go 1.21 or newer from go.dev/dl first on the PATH"
         )
-    done = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-15:])
+    result = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        last = "\n".join(result.stderr.strip().splitlines()[-15:])
         raise DeployError(f"`go {arguments[0]}` in tools/{group} failed; its last lines:\n{last}")
-    return done.stdout
+    return result.stdout
 
 
 def _key(group: str) -> str:
@@ -166,12 +166,12 @@ def _on_path(tool: Tool) -> str | None:
         return None
     for argument in ("--version", "version"):
         try:
-            done = subprocess.run([found, argument], capture_output=True, text=True, timeout=5)
+            result = subprocess.run([found, argument], capture_output=True, text=True, timeout=5)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        if done.returncode:  # it knows `version` only
+        if result.returncode:  # it knows `version` only
             continue
-        words = (done.stdout + done.stderr).replace(",", " ").replace('"', " ").split()
+        words = (result.stdout + result.stderr).replace(",", " ").replace('"', " ").split()
         said = {word.partition("+")[0] for word in words}
         return found if {tool.version, f"v{tool.version}"} & said else None
     return None

@@ -101,15 +101,15 @@ def _dnf(packages: list[str]) -> None:
         raise DeployError(f"not installed, and no apt-get here: {', '.join(packages)}\n  install them and try again")
     names = [DNF[package] for package in packages]
     shell.say(f"installing packages by dnf: {' '.join(names)}")
-    done = subprocess.run(["dnf", "install", "--assumeyes", "--quiet", *names], capture_output=True, text=True)
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+    result = subprocess.run(["dnf", "install", "--assumeyes", "--quiet", *names], capture_output=True, text=True)
+    if result.returncode:
+        last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
         raise DeployError(f"`dnf install {' '.join(names)}` failed; its last lines:\n{last}")
 
 
 def _apt(*arguments: str, cwd: str | None = None) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(["apt-get", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+    result = subprocess.run(["apt-get", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
         raise DeployError(f"`apt-get {' '.join(arguments)}` failed; its last lines:\n{last}")

@@ -112,16 +112,16 @@ def _refer(state: Path, name: str, put: Request) -> str:
     }
     path = _referrers_path(state, name, subject)
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([item for item in known if item["digest"] != described["digest"]] + [described]))
+    document = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([item for item in document if item["digest"] != described["digest"]] + [described]))
     return subject
 
 
 def _referrers(state: Path, name: str, subject: str, artifact_type: str) -> Response:
     """The index of what refers to a manifest, by the distribution specification's referrers API."""
     path = _referrers_path(state, name, subject)
-    known = json.loads(path.read_text()) if path.exists() else []
-    manifests = [item for item in known if artifact_type in ("", item["artifactType"])]
+    document = json.loads(path.read_text()) if path.exists() else []
+    manifests = [item for item in document if artifact_type in ("", item["artifactType"])]
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
     return Response(body, content_type=INDEX, headers={"OCI-Filters-Applied": "artifactType"} if artifact_type else {})
 

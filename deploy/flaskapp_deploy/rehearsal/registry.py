@@ -75,10 +75,7 @@ class Registry:
         path = self.home / name
         with shell.locked(self.home / "lock", f"waiting for another change of {path}"):
             content = json.loads(path.read_text()) | {key: value}
-            unfinished = path.with_suffix(".new")
-            unfinished.touch(mode=0o600)
-            unfinished.write_text(json.dumps(content))
-            unfinished.rename(path)
+            shell.write_atomic(path, json.dumps(content), 0o600)
 
 
 @contextmanager
@@ -138,12 +135,12 @@ def _process(command: Sequence[str], log: Path, ready: str) -> Iterator[str]:
         )
     try:
         deadline = time.monotonic() + SECONDS
-        while not (found := re.search(ready, log.read_text(errors="replace"))):
+        while not (match := re.search(ready, log.read_text(errors="replace"))):
             if process.poll() is not None or time.monotonic() > deadline:
                 last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
                 raise RegistryError(f"{command[0]} did not start within {SECONDS} s; the last lines of {log}:\n{last}")
             time.sleep(0.05)
-        yield found[1]
+        yield match[1]
     finally:
         process.terminate()
         try:

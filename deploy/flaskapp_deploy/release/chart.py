@@ -54,8 +54,8 @@ def package(chart: Path, folder: Path) -> Path:
         shutil.copytree(chart, copy, symlinks=True)
         for path in [copy, *copy.rglob("*")]:
             os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
-        said = helm("package", str(copy), "--destination", str(folder))
-    return Path(said.rpartition(": ")[2].strip())
+        message = helm("package", str(copy), "--destination", str(folder))
+    return Path(message.rpartition(": ")[2].strip())
 
 
 def render(release: Release, chart: Path) -> str:
@@ -65,10 +65,10 @@ def render(release: Release, chart: Path) -> str:
 
 
 def helm(*arguments: str, check: bool = True) -> str:
-    done = run(*arguments)
-    if check and done.returncode:
-        raise DeployError(f"helm {arguments[0]} failed: {done.stderr.strip().removeprefix('Error: ')}")
-    return done.stdout
+    result = run(*arguments)
+    if check and result.returncode:
+        raise DeployError(f"helm {arguments[0]} failed: {result.stderr.strip().removeprefix('Error: ')}")
+    return result.stdout
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -55,8 +55,8 @@ def statements(reference: str, kind: str, public_key: str) -> list[dict[str, Any
     Raises:
         SignatureError: there is none.
     """
-    said = _ask("verify-attestation", reference, public_key, "--type", kind)
-    envelopes = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    message = _ask("verify-attestation", reference, public_key, "--type", kind)
+    envelopes = [json.loads(line) for line in message.splitlines() if line.startswith("{")]
     return [json.loads(b64decode(envelope["payload"]))["predicate"] for envelope in envelopes]
 
 

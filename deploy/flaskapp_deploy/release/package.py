@@ -88,10 +88,10 @@ def helm(*arguments: str) -> str:
     Raises:
         DeployError: the registry refused; the message says what to do.
     """
-    done = chart.run(*arguments, "--registry-config", login())
-    if done.returncode:
-        raise registryclient.refusal(f"helm {arguments[0]}", done.stderr)
-    return done.stdout
+    result = chart.run(*arguments, "--registry-config", login())
+    if result.returncode:
+        raise registryclient.refusal(f"helm {arguments[0]}", result.stderr)
+    return result.stdout
 
 
 def login() -> str:

@@ -27,19 +27,19 @@ REFUSED = {400, 413, 415, 422}
 
 
 def record(wanted: Release, cluster: Cluster) -> None:
-    """Tell what this release came to, after what earlier ones could not tell."""
+    """Report this release's result to the ledger, after the results that earlier ones could not report."""
     known = state.read()
     if "outcome" not in known:
-        say("record: nothing was released, so there is nothing to tell")
+        say("record: nothing was released, so there is nothing to report")
         return
     url = os.environ.get("LEDGER_URL", "").rstrip("/")
-    waiting = untold(wanted, cluster) | {key(known): json.dumps(report(wanted, known), sort_keys=True)}
+    waiting = pending_records(wanted, cluster) | {key(known): json.dumps(report(wanted, known), sort_keys=True)}
     if not url:
         say("record: LEDGER_URL is not set, so nobody is told")
         return
-    left, refused = tell(url, waiting)
+    left, refused = send(url, waiting)
     keep(wanted, cluster, left)
-    state.add(untold=list(left.values()), refused=refused)
+    state.add(pending_records=list(left.values()), refused=refused)
     told = len(waiting) - len(left) - len(refused)
     say(f"record: {told} told" + (f", {len(left)} kept for the next release" if left else ""))
 
@@ -71,7 +71,7 @@ def key(known: Mapping[str, Any]) -> str:
     return f"{known['commit'][:12]}-{known['outcome']['started_at']}".replace(":", "").replace("+", "-")
 
 
-def tell(url: str, waiting: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+def send(url: str, waiting: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """POST each report, oldest first; return those that could not be told, and what was said to those refused."""
     left, refused = dict(waiting), []
     with requests.Session() as session:
@@ -98,10 +98,10 @@ def tell(url: str, waiting: Mapping[str, str]) -> tuple[dict[str, str], list[str
     return left, refused
 
 
-def untold(wanted: Release, cluster: Cluster) -> dict[str, str]:
-    """What earlier releases could not tell, oldest first; nothing where the cluster can't be asked."""
-    found = cluster.kubectl("get", "configmap", _name(wanted), "--output=json", check=False)
-    data = json.loads(found.stdout).get("data", {}) if found.returncode == 0 else {}
+def pending_records(wanted: Release, cluster: Cluster) -> dict[str, str]:
+    """Results that earlier releases could not report, oldest first; none where the cluster can't be reached."""
+    result = cluster.kubectl("get", "configmap", _name(wanted), "--output=json", check=False)
+    data = json.loads(result.stdout).get("data", {}) if result.returncode == 0 else {}
     return dict(sorted(data.items(), key=lambda item: str(json.loads(item[1])["started_at"])))
 
 
@@ -119,7 +119,7 @@ def keep(wanted: Release, cluster: Cluster, left: Mapping[str, str]) -> None:
 
 
 def _name(wanted: Release) -> str:
-    return f"{wanted.name}-untold"
+    return f"{wanted.name}-pending-records"
 
 
 def _reason(error: requests.RequestException) -> str:

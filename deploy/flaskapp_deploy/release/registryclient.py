@@ -11,7 +11,7 @@ from flaskapp_deploy.shell import DeployError
 
 GROUP = "pipeline"
 # What a registry says, and what to do about it.
-CURES = {
+REMEDIES = {
     r"NAME_UNKNOWN|repository with name .* does not exist|404 Not Found": "create it first: infra/ecr.yaml does",
     r"TAG_INVALID.*immutable|ImageTagAlreadyExists": "what was pushed stays; raise the version in Chart.yaml",
     r"\b401\b|UNAUTHORIZED|Not Authorized|no basic auth": "log in: the buildspec's line with get-login-password",
@@ -52,26 +52,26 @@ def crane(*arguments: str) -> str:
 
 def digest(reference: str) -> str:
     """`sha256:…` of what a tag or a digest names; empty where the repository has no such thing."""
-    done = run(["digest", reference])
+    result = run(["digest", reference])
     if (
-        done.returncode
-        and re.search(r"MANIFEST_UNKNOWN|404 Not Found", done.stderr)
-        and "NAME_UNKNOWN" not in done.stderr
+        result.returncode
+        and re.search(r"MANIFEST_UNKNOWN|404 Not Found", result.stderr)
+        and "NAME_UNKNOWN" not in result.stderr
     ):
         # A HEAD's answer has no body, so a GET tells whether it is the repository that is missing.
         got = run(["manifest", reference])
         if got.returncode and "NAME_UNKNOWN" in got.stderr:
             raise refusal("crane manifest", got.stderr)
         return ""
-    if done.returncode:
-        raise refusal("crane digest", done.stderr)
-    return done.stdout.strip()
+    if result.returncode:
+        raise refusal("crane digest", result.stderr)
+    return result.stdout.strip()
 
 
 def push(layout: Path, reference: str) -> int:
     """Push an OCI layout under a reference; return how many bytes of it the registry did not have."""
-    said = _succeed(["push", str(layout), reference]).stderr
-    new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", said))
+    stderr = _succeed(["push", str(layout), reference]).stderr
+    new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", stderr))
     return sum((layout / "blobs/sha256" / digest).stat().st_size for digest in new)
 
 
@@ -81,10 +81,10 @@ def moved(tagged: str) -> DeployError:
 
 
 def _succeed(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    done = run(arguments)
-    if done.returncode:
-        raise refusal(f"crane {arguments[0]}", done.stderr)
-    return done
+    result = run(arguments)
+    if result.returncode:
+        raise refusal(f"crane {arguments[0]}", result.stderr)
+    return result
 
 
 def run(arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
@@ -96,5 +96,5 @@ def refusal(what: str, said: str) -> DeployError:
     """The error for what a registry's client said."""
     lines = [line for line in said.strip().splitlines() if line.strip()] or ["no word"]
     last = re.sub(r"^(\d{4}/\d\d/\d\d [\d:]+ )?(Error: )?|\?_state=[^\"]*", "", lines[-1])
-    cure = next((cure for pattern, cure in CURES.items() if re.search(pattern, said, re.IGNORECASE)), "")
-    return DeployError(f"{what} failed: {last}" + (f" — {cure}" if cure else ""))
+    remedy = next((remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, said, re.IGNORECASE)), "")
+    return DeployError(f"{what} failed: {last}" + (f" — {remedy}" if remedy else ""))

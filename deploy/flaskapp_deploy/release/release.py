@@ -49,8 +49,8 @@ def preflight(cluster: Cluster) -> None:
             f"no right to release into the namespace {cluster.namespace!r}: is it there, with"
             " infra/helm-release-role.yaml applied, and the access entry of infra/cluster.yaml?"
         )
-    said = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
-    raise DeployError(f"the cluster can't be reached: {said}; run the buildspec's line with update-kubeconfig again")
+    message = (asked.stderr.strip().splitlines() or ["no answer"])[-1]
+    raise DeployError(f"the cluster can't be reached: {message}; run the buildspec's line with update-kubeconfig again")
 
 
 def upgrade(wanted: Release, cluster: Cluster, reference: str) -> None:
@@ -74,8 +74,8 @@ def test(wanted: Release, cluster: Cluster, before: dict[str, Any]) -> None:
 
 def revision(cluster: Cluster, name: str) -> dict[str, Any]:
     """The newest revision that helm keeps of a release; an empty one where there is none."""
-    found = cluster.helm("history", name, "--max=1", "--output=json", check=False)
-    return dict(json.loads(found.stdout)[-1]) if found.returncode == 0 else {}
+    result = cluster.helm("history", name, "--max=1", "--output=json", check=False)
+    return dict(json.loads(result.stdout)[-1]) if result.returncode == 0 else {}
 
 
 def finish(wanted: Release, begun: str, status: str, found: dict[str, Any]) -> None:

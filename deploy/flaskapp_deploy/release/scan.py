@@ -36,10 +36,10 @@ class Finding:
     names: tuple[str, ...]
     package: str
     version: str
-    cure: str
+    remedy: str
 
     def __str__(self) -> str:
-        return f"{self.names[0]} in {self.package} {self.version} ({self.cure})"
+        return f"{self.names[0]} in {self.package} {self.version} ({self.remedy})"
 
 
 def scan() -> None:
@@ -123,11 +123,11 @@ def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
         file.write("".join(f"{name}=={version}\n" for name, version in sorted(packages)))
         file.flush()
         command = [sys.executable, "-m", "pip_audit", f"--requirement={file.name}", *options]
-        done = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, text=True)
     try:
-        report = json.loads(done.stdout)["dependencies"]
+        report = json.loads(result.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
-        return [], (done.stderr.strip().splitlines() or [f"pip-audit ended with {done.returncode}"])[-1][:300]
+        return [], (result.stderr.strip().splitlines() or [f"pip-audit ended with {result.returncode}"])[-1][:300]
     skipped = [item for item in report if "skip_reason" in item]
     if skipped or len(report) < len(packages):
         return [], f"{skipped[0]['skip_reason'] if skipped else 'pip-audit left packages out'}"
@@ -138,8 +138,8 @@ def python_findings(report: Collection[Mapping[str, Any]]) -> Iterator[Finding]:
     """Findings of pip-audit's report: every one counts, whatever its score."""
     for item in report:
         for one in item["vulns"]:
-            cure = f"mended in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not mended yet"
-            yield Finding((one["id"], *one["aliases"]), item["name"], item["version"], cure)
+            remedy = f"mended in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not mended yet"
+            yield Finding((one["id"], *one["aliases"]), item["name"], item["version"], remedy)
 
 
 def ecr_findings(repository: str, digest: str) -> dict[str, Any]:
@@ -148,15 +148,17 @@ def ecr_findings(repository: str, digest: str) -> dict[str, Any]:
     command += ["--image-id", f"imageDigest={digest}", "--output", "json"]
     deadline = time.monotonic() + SECONDS
     while True:
-        done = subprocess.run(command, capture_output=True, text=True)
-        answer = json.loads(done.stdout) if done.returncode == 0 else {}
+        result = subprocess.run(command, capture_output=True, text=True)
+        answer = json.loads(result.stdout) if result.returncode == 0 else {}
         status = answer.get("imageScanStatus", {}).get("status", "")
         if status in {"COMPLETE", "ACTIVE"}:
             return dict(answer.get("imageScanFindings", {}))
-        waiting = status in {"PENDING", "IN_PROGRESS"} or "ScanNotFoundException" in done.stderr
+        waiting = status in {"PENDING", "IN_PROGRESS"} or "ScanNotFoundException" in result.stderr
         if not waiting or time.monotonic() > deadline:
-            said = answer.get("imageScanStatus", {}).get("description") or done.stderr.strip() or status
-            raise DeployError(f"ECR did not scan {repository}@{digest}: {said}; is scan on push on (infra/ecr.yaml)?")
+            message = answer.get("imageScanStatus", {}).get("description") or result.stderr.strip() or status
+            raise DeployError(
+                f"ECR did not scan {repository}@{digest}: {message}; is scan on push on (infra/ecr.yaml)?"
+            )
         time.sleep(PAUSE)
 
 

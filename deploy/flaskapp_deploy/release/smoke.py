@@ -1,7 +1,6 @@
 """Start an image as the chart will start it, and ask what its liveness probe asks."""
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from flaskapp_deploy.images.baseimages import architecture
 from flaskapp_deploy.images.container import Container, get
 from flaskapp_deploy.images.oci import Layout
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, free_port
 
 EMULATORS = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}
 SECONDS = 60
@@ -36,7 +35,7 @@ def test(image: Layout, platform: str, manifests: str) -> str:
         return f"{platform} is not started: {EMULATORS[machine]} is not here (Debian: qemu-user-static)"
     pod = web_pod(manifests)
     container = pod["containers"][0]
-    port, path = _free_port(), container["livenessProbe"]["httpGet"]["path"]
+    port, path = str(free_port()), container["livenessProbe"]["httpGet"]["path"]
     environment = _environment(container, manifests) | {"PORT": port, "METRICS_PORT": "0"}
     command = [*container.get("command", []), *container.get("args", [])]
     with tempfile.TemporaryDirectory(prefix="flaskapp-smoke-") as directory:
@@ -48,9 +47,9 @@ def test(image: Layout, platform: str, manifests: str) -> str:
                 get(f"http://127.0.0.1:{port}{path}", EMULATED_SECONDS if emulator else SECONDS, process)
             except OSError as error:
                 process.kill()
-                said = "\n".join((process.stdout.read() if process.stdout else "").splitlines()[-10:])
+                message = "\n".join((process.stdout.read() if process.stdout else "").splitlines()[-10:])
                 raise DeployError(
-                    f"the {platform} image does not answer {path}: {error}; its last lines:\n{said}"
+                    f"the {platform} image does not answer {path}: {error}; its last lines:\n{message}"
                 ) from error
     return f"{platform} answers {path}" + (f" (run by {Path(emulator).name})" if emulator else "")
 
@@ -93,9 +92,3 @@ def _volumes(pod: Mapping[str, Any], manifests: str, folder: Path) -> dict[str, 
 def _config_maps(manifests: str) -> dict[str, dict[str, str]]:
     objects = [item for item in yaml.safe_load_all(manifests) if item and item["kind"] == "ConfigMap"]
     return {item["metadata"]["name"]: dict(item.get("data", {})) for item in objects}
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])

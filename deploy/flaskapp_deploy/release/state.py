@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flaskapp_deploy.resources import ROOT
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, write_atomic
 
 FOLDER = ROOT / "build/release"
 FILE = "release.json"
@@ -55,6 +55,4 @@ def start(folder: Path = FOLDER, **values: Any) -> None:
 
 def add(folder: Path = FOLDER, /, **values: Any) -> None:
     """Add keys, or replace them."""
-    unfinished = folder / f".{FILE}"
-    unfinished.write_text(json.dumps(read(folder) | values, indent=2, sort_keys=True) + "\n")
-    unfinished.rename(folder / FILE)
+    write_atomic(folder / FILE, json.dumps(read(folder) | values, indent=2, sort_keys=True) + "\n")

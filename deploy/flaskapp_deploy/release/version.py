@@ -69,7 +69,7 @@ def source(repository: Path) -> str:
 def git(repository: Path, *arguments: str, check: bool = True) -> str:
     # CodeBuild checks out as another user than the one who builds.
     command = ["git", "-c", f"safe.directory={repository.resolve()}", "-C", str(repository), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode and check:
-        raise DeployError(f"{repository} is no git checkout that can be read: {done.stderr.strip()}")
-    return done.stdout.strip() if done.returncode == 0 else ""
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode and check:
+        raise DeployError(f"{repository} is no git checkout that can be read: {result.stderr.strip()}")
+    return result.stdout.strip() if result.returncode == 0 else ""

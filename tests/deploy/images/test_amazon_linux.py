@@ -31,5 +31,5 @@ def test_debootstrap_is_asked_for_only_where_no_registry_answers(space: Path) ->
             bases = {PYTHON: base.layout} if base.layout else {}
             pushed = builder.build(space / "copy", space / "pushed", what="pushing", bases=bases, push=reference)
         hello = str(DOCKERFILE.parent / "examples/hello")
-        done = amazon_linux.python(space, BUILD, reference, hello, str(space / "hello.tar"))
-        assert done.stdout == f"False {pushed.digest}\n", done.stderr
+        result = amazon_linux.python(space, BUILD, reference, hello, str(space / "hello.tar"))
+        assert result.stdout == f"False {pushed.digest}\n", result.stderr

@@ -309,13 +309,13 @@ def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:
         "etc/notes.txt",
     ]
     container.config["Env"] = []
-    done = container.run()
-    assert done.returncode == 0
-    assert done.stdout.startswith("buildctl github.com/moby/buildkit")
+    result = container.run()
+    assert result.returncode == 0
+    assert result.stdout.startswith("buildctl github.com/moby/buildkit")
 
 
 @pytest.mark.parametrize("arguments", [["build", "/nowhere", "--name", "x"]])
 def test_command_says_what_is_wrong_in_one_line(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "flaskapp_deploy", *arguments], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == "image: /nowhere is not a directory: name the one that holds the application\n"
+    result = subprocess.run([sys.executable, "-m", "flaskapp_deploy", *arguments], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "image: /nowhere is not a directory: name the one that holds the application\n"

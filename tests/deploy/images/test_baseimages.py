@@ -28,12 +28,12 @@ def postgres(builder: Builder, space: Path) -> Container:
 def test_every_program_starts(postgres: Container) -> None:
     programs = sorted(path.name for path in (postgres.root / "usr/lib/postgresql/18/bin").iterdir())
     assert {"initdb", "pg_dump", "pg_isready", "postgres", "psql"} <= set(programs)
-    done = postgres.run(
+    result = postgres.run(
         "sh", "-c", f"set -e; for program in {' '.join(programs)}; do $program --version; done", user=999
     )
-    assert done.returncode == 0, done.stdout
-    assert len(done.stdout.splitlines()) == len(programs)
-    assert all(" 18." in line for line in done.stdout.splitlines())
+    assert result.returncode == 0, result.stdout
+    assert len(result.stdout.splitlines()) == len(programs)
+    assert all(" 18." in line for line in result.stdout.splitlines())
 
 
 def test_a_database_works(postgres: Container) -> None:
@@ -46,13 +46,13 @@ def test_a_database_works(postgres: Container) -> None:
         pg_ctl --pgdata=/tmp/data --wait stop >/dev/null
     """
     (postgres.root / "etc/hostname").write_text("secret\n")
-    done = postgres.run("sh", "-c", script, user=999)
-    assert done.stdout == "t|Ä|t\n"
+    result = postgres.run("sh", "-c", script, user=999)
+    assert result.stdout == "t|Ä|t\n"
 
 
 def test_user_and_folders_are_the_official_images(postgres: Container) -> None:
-    done = postgres.run("sh", "-c", "id; stat --format '%U %a %n' /var/lib/postgresql /var/run/postgresql", user=999)
-    assert done.stdout.splitlines() == [
+    result = postgres.run("sh", "-c", "id; stat --format '%U %a %n' /var/lib/postgresql /var/run/postgresql", user=999)
+    assert result.stdout.splitlines() == [
         "uid=999(postgres) gid=999(postgres) groups=999(postgres)",
         "postgres 755 /var/lib/postgresql",
         "postgres 3777 /var/run/postgresql",

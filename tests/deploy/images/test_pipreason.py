@@ -137,9 +137,9 @@ def log(printed: str, last: str) -> str:
 )
 def test_in_a_builds_log(name: str, where: str) -> None:
     last = f"error: the requirements can't be installed for Python 3.13 on {where}: see pip's lines above"
-    said = buildkit.cause(log((PRINTED / f"{name}.txt").read_text(), last))
-    assert said.startswith(REASONS[name.rpartition("-")[0]][0])
-    assert said.count("\n") == 1
+    message = buildkit.cause(log((PRINTED / f"{name}.txt").read_text(), last))
+    assert message.startswith(REASONS[name.rpartition("-")[0]][0])
+    assert message.count("\n") == 1
 
 
 def test_an_error_of_the_dockerfiles_own() -> None:
@@ -148,5 +148,5 @@ def test_an_error_of_the_dockerfiles_own() -> None:
 
 def test_a_reason_that_is_not_known_is_shown_as_it_is() -> None:
     last = "error: the requirements can't be installed for Python 3.13 on amd64: see pip's lines above"
-    said = buildkit.cause(log("Killed", last))
-    assert said == "the requirements can't be installed; pip's last lines:\nKilled"
+    message = buildkit.cause(log("Killed", last))
+    assert message == "the requirements can't be installed; pip's last lines:\nKilled"

@@ -44,9 +44,9 @@ def test_holds_the_code_and_nothing_else_of_the_repository(image: Image) -> None
 
 
 def test_command_line(container: Container) -> None:
-    done = container.run("python", "-m", "flaskapp", "--help")
-    assert done.returncode == 0, done.stdout
-    assert "db" in done.stdout
+    result = container.run("python", "-m", "flaskapp", "--help")
+    assert result.returncode == 0, result.stdout
+    assert "db" in result.stdout
 
 
 def test_answers_liveness_without_a_database(container: Container) -> None:
@@ -56,9 +56,9 @@ def test_answers_liveness_without_a_database(container: Container) -> None:
 
 
 def test_a_missing_setting_ends_it_with_its_name(container: Container) -> None:
-    done = container.run()
-    assert done.returncode != 0
-    assert "DB_HOST" in done.stdout
+    result = container.run()
+    assert result.returncode != 0
+    assert "DB_HOST" in result.stdout
 
 
 @pytest.mark.skipif(not os.environ.get("LONG"), reason="long form: LONG=1")
@@ -76,5 +76,5 @@ def test_arm64_serves_under_emulation(build: Build, space: Path) -> None:
     with container.started(environment=SETTINGS | {"PORT": port}):
         get(f"http://127.0.0.1:{port}/livez", seconds=120)
         assert b"version" in get(f"http://127.0.0.1:{port}/version", seconds=20)
-    done = container.run("python", "-c", "import platform; print(platform.machine())")
-    assert done.stdout == "aarch64\n"
+    result = container.run("python", "-c", "import platform; print(platform.machine())")
+    assert result.stdout == "aarch64\n"

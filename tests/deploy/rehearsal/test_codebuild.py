@@ -282,8 +282,8 @@ def test_a_stopped_build_leaves_no_process(tmp_path: Path) -> None:
     output, _ = build.communicate(timeout=20)
     assert build.returncode == 1
     assert "State: STOPPED" in output
-    found = subprocess.run(["pgrep", "-f", "sleep 1234"], capture_output=True, text=True)
-    assert found.stdout == ""
+    result = subprocess.run(["pgrep", "-f", "sleep 1234"], capture_output=True, text=True)
+    assert result.stdout == ""
 
 
 def test_a_build_has_a_limit(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ class Repository:
         (self.path / file).write_text(text)
         who = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
         subprocess.run(["git", *who, "commit", "--quiet", "-am", f"Change {file}"], cwd=self.path, check=True)
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=self.path, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=self.path, check=True, capture_output=True, text=True)
+        return result.stdout.strip()
 
     def build(self, **variables: str) -> Build:
         """Build in a fresh clone, as CodeBuild does."""
@@ -159,8 +159,8 @@ def cluster(cloud: Cloud) -> Cluster:
 
 def images(cluster: Cluster) -> set[str]:
     """What the web pods run, but for those that are ending."""
-    found = json.loads(cluster.kubectl("get", "pods", "-l", "app.kubernetes.io/component=web", "-o", "json").stdout)
-    staying = [pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"]]
+    document = json.loads(cluster.kubectl("get", "pods", "-l", "app.kubernetes.io/component=web", "-o", "json").stdout)
+    staying = [pod for pod in document["items"] if "deletionTimestamp" not in pod["metadata"]]
     return {pod["spec"]["containers"][0]["image"] for pod in staying}
 
 
@@ -198,14 +198,14 @@ def test_exported_variables_and_artifacts(first: Build) -> None:
 def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
     first: Build, repository: Repository, ledger: Ledger
 ) -> None:
-    assert len(first.release["untold"]) == 1
+    assert len(first.release["pending_records"]) == 1
     ledger.start()
     again = repository.build()
     assert again.code == 0, again.log[-3000:]
     assert again.pushed == 0
     assert again.release["image"]["digest"] == first.release["image"]["digest"]
     assert again.release["chart"]["digest"] == first.release["chart"]["digest"]
-    assert again.release["untold"] == []
+    assert again.release["pending_records"] == []
     told = ledger.deployments()
     assert [item["status"] for item in told] == ["succeeded", "succeeded"]
     assert {item["digest"] for item in told} == {first.release["image"]["digest"]}

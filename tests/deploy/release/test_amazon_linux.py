@@ -52,15 +52,15 @@ ALLOWED = {
 @needs_namespace
 def test_debians_things_are_absent(tmp_path: Path) -> None:
     code = "import grp, shutil, sys; print([shutil.which(name) for name in sys.argv[1:]]); grp.getgrnam('nogroup')"
-    done = amazon_linux.python(tmp_path, code, *amazon_linux.ABSENT)
-    assert done.stdout == f"{[None] * len(amazon_linux.ABSENT)}\n"
-    assert "KeyError: \"getgrnam(): name not found: 'nogroup'\"" in done.stderr
+    result = amazon_linux.python(tmp_path, code, *amazon_linux.ABSENT)
+    assert result.stdout == f"{[None] * len(amazon_linux.ABSENT)}\n"
+    assert "KeyError: \"getgrnam(): name not found: 'nogroup'\"" in result.stderr
 
 
 @needs_namespace
 def test_the_services_tests_have_a_database(tmp_path: Path) -> None:
-    done = amazon_linux.python(tmp_path, START, str(tmp_path / "postgres"))
-    assert done.stdout == "started\n", done.stderr
+    result = amazon_linux.python(tmp_path, START, str(tmp_path / "postgres"))
+    assert result.stdout == "started\n", result.stderr
 
 
 @needs_namespace
@@ -76,18 +76,18 @@ def test_the_charts_tests_of_its_database(tmp_path: Path, monkeypatch: pytest.Mo
         "no:cacheprovider",
         "tests/chart/test_postgresql_server.py",
     ]
-    done = amazon_linux.run(tmp_path, *command, "-k", "tls or another_major_version or passwords_are_scram")
-    assert done.returncode == 0, done.stdout
-    assert "1 passed, 2 skipped" in done.stdout
-    assert "there is no apt-get here" in done.stdout
+    result = amazon_linux.run(tmp_path, *command, "-k", "tls or another_major_version or passwords_are_scram")
+    assert result.returncode == 0, result.stdout
+    assert "1 passed, 2 skipped" in result.stdout
+    assert "there is no apt-get here" in result.stdout
 
 
 @needs_namespace
 def test_a_base_that_no_registry_serves(tmp_path: Path) -> None:
     """A stand-in can't be made there; the error says what is wrong rather than to install debootstrap."""
-    done = amazon_linux.python(tmp_path, STAND_IN, str(tmp_path))
-    assert "no registry answered for the base image, and a substitute needs debootstrap" in done.stderr
-    assert "\n  let this machine reach the registry and try again" in done.stderr
+    result = amazon_linux.python(tmp_path, STAND_IN, str(tmp_path))
+    assert "no registry answered for the base image, and a substitute needs debootstrap" in result.stderr
+    assert "\n  let this machine reach the registry and try again" in result.stderr
 
 
 def test_nothing_else_is_debians() -> None:
@@ -127,6 +127,6 @@ def test_a_python_that_is_too_old(tmp_path: Path) -> None:
     """Amazon Linux' own python3 is 3.9."""
     fake(tmp_path, "python3", "exit 1")
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
-    done = subprocess.run(["deploy/venv.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "dnf install python3.13" in done.stderr
+    result = subprocess.run(["deploy/venv.sh"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "dnf install python3.13" in result.stderr

@@ -102,9 +102,9 @@ def test_a_key_that_cannot_sign_leaves_no_tag(run: Run, checkout: Path, ecr: Reg
     refused(run("push", COSIGN_KEY=""), "COSIGN_KEY is not set")
     refused(run("push", COSIGN_PASSWORD="wrong"), "cosign sign failed", "COSIGN_PASSWORD")
     assert "image" not in read(checkout)
-    done = run("push")
-    assert done.returncode == 0, done.stderr
-    assert "is there already" not in done.stderr
+    result = run("push")
+    assert result.returncode == 0, result.stderr
+    assert "is there already" not in result.stderr
     assert read(checkout)["image"]["digest"] == known["build"]["digest"]
 
 
@@ -135,9 +135,9 @@ def test_no_cluster(run: Run, checkout: Path, ecr: Registry) -> None:
 
 
 def test_record_without_a_release_tells_nothing(run: Run) -> None:
-    done = run("record")
-    assert done.returncode == 0
-    assert "nothing was released" in done.stderr
+    result = run("record")
+    assert result.returncode == 0
+    assert "nothing was released" in result.stderr
 
 
 @contextmanager

@@ -178,9 +178,9 @@ def test_an_sbom_lists_debian_and_python_packages(tmp_path: Path) -> None:
     metadata = tmp_path / "deps/Typing_Extensions-4.16.dist-info/METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.4\nName: Typing_Extensions\nVersion: 4.16\nLicense-Expression: PSF-2.0\n")
-    found = json.loads(sbom.document(tmp_path, "shop", "1.0.0", "sha256:0"))
-    assert found["metadata"]["component"]["version"] == "1.0.0"
-    purls = {item["purl"]: item.get("licenses") for item in found["components"]}
+    document = json.loads(sbom.document(tmp_path, "shop", "1.0.0", "sha256:0"))
+    assert document["metadata"]["component"]["version"] == "1.0.0"
+    purls = {item["purl"]: item.get("licenses") for item in document["components"]}
     assert purls == {
         "pkg:deb/debian/zlib1g@1:1.3?arch=arm64&distro=debian-13": None,
         "pkg:pypi/typing-extensions@4.16": [{"expression": "PSF-2.0"}],

@@ -78,10 +78,10 @@ def tampered(path: Path, old: bytes, new: bytes) -> Iterator[None]:
 
 
 def test_a_release_is_verified_by_its_chart_and_the_public_key_alone(published: Published, signing: Path) -> None:
-    said = succeeded(published.run("verify", published.chart, "--key", str(signing / "cosign.pub"), COSIGN_KEY=""))
-    assert f"runs {published.image}, both built from {published.known['commit']} and signed" in said
-    assert "linux/arm64: its SBOM is signed" in said
-    assert "linux/amd64: its SBOM is signed" in said
+    message = succeeded(published.run("verify", published.chart, "--key", str(signing / "cosign.pub"), COSIGN_KEY=""))
+    assert f"runs {published.image}, both built from {published.known['commit']} and signed" in message
+    assert "linux/arm64: its SBOM is signed" in message
+    assert "linux/amd64: its SBOM is signed" in message
 
 
 def test_what_is_attached_are_oci_referrers(published: Published) -> None:
@@ -99,10 +99,10 @@ def test_a_second_run_attaches_nothing(published: Published) -> None:
 
 
 def test_the_provenance_names_commit_and_build(published: Published) -> None:
-    found = json.loads((published.checkout / "build/release/provenance.json").read_text())
-    source = found["buildDefinition"]["resolvedDependencies"][0]
+    document = json.loads((published.checkout / "build/release/provenance.json").read_text())
+    source = document["buildDefinition"]["resolvedDependencies"][0]
     assert source["digest"] == {"gitCommit": published.known["commit"]}
-    assert found["buildDefinition"]["externalParameters"]["version"] == published.known["version"]
+    assert document["buildDefinition"]["externalParameters"]["version"] == published.known["version"]
 
 
 def test_a_tampered_layer(published: Published) -> None:
@@ -199,8 +199,8 @@ def push_chart(published: Published, version: str, folder: Path) -> str:
     subprocess.run([helm, "package", str(chart), "--destination", str(folder)], check=True, capture_output=True)
     target = f"oci://{published.ecr.address}/charts"
     command = [helm, "push", str(folder / f"flaskapp-{version}.tgz"), target, "--registry-config", config]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=settings)
-    digest = (done.stdout + done.stderr).partition("Digest: ")[2].split()[0]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=settings)
+    digest = (result.stdout + result.stderr).partition("Digest: ")[2].split()[0]
     return f"{published.ecr.address}/charts/flaskapp@{digest}"
 
 

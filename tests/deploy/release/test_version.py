@@ -27,8 +27,8 @@ def repository(tmp_path: Path) -> Path:
 
 def git(repository: Path, *arguments: str) -> str:
     who = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
-    done = subprocess.run(["git", *who, *arguments], cwd=repository, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    result = subprocess.run(["git", *who, *arguments], cwd=repository, check=True, capture_output=True, text=True)
+    return result.stdout.strip()
 
 
 def commit(repository: Path, chart_version: str, app_version: str) -> None:

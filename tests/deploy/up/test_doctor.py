@@ -131,15 +131,15 @@ def says(release: str, cause: str, seconds: float = 90) -> str:
     end = time.monotonic() + seconds
     while True:
         asked = doctor(release)
-        found = [line for line in asked.stdout.splitlines() if re.search(cause, line)]
-        if found:
+        match = [line for line in asked.stdout.splitlines() if re.search(cause, line)]
+        if match:
             assert asked.returncode == 1, "there is a cause, and the exit code says that all is well"
-            return found[0]
+            return match[0]
         assert time.monotonic() < end, f"{release}: no {cause!r} in {asked.stdout}{asked.stderr}"
         time.sleep(3)
 
 
-class Hospital:
+class FaultInjector:
     """The namespace of all of them."""
 
     def __init__(self, admin: Cluster, cluster: Cluster, image: str) -> None:
@@ -160,12 +160,12 @@ class Hospital:
 
 
 @pytest.fixture(scope="module")
-def hospital(
+def injector(
     admin: Callable[[str], Cluster], releaser: Callable[[str], Cluster], images: dict[str, str]
-) -> Iterator[Hospital]:
+) -> Iterator[FaultInjector]:
     cluster = releaser(NAMESPACE)
     subprocess.run(["helm", "dependency", "build", "--skip-refresh", CHART], check=True, capture_output=True)
-    made = Hospital(admin(NAMESPACE), cluster, images["flaskapp"])
+    made = FaultInjector(admin(NAMESPACE), cluster, images["flaskapp"])
     made.admin.kubectl("create", "-f", "-", stdin=yaml.safe_dump(QUOTA))
     made.secret("wrong", **{"password": "not this one", "owner-password": "nor this one"})
     with without_metrics(admin("kube-system")) if "metrics" in CHOSEN else nullcontext():
@@ -188,40 +188,40 @@ def without_metrics(system: Cluster) -> Iterator[None]:
         system.kubectl("scale", "deployment/metrics-server", "--replicas=1")
 
 
-def test_a_release_that_is_well(hospital: Hospital) -> None:
+def test_a_release_that_is_well(injector: FaultInjector) -> None:
     asked = doctor("well")
     assert (asked.stdout, asked.returncode) == ("well is ready: nothing found\n", 0)
 
 
 @pytest.mark.parametrize("release", CHOSEN)
-def test_cause(hospital: Hospital, release: str) -> None:
+def test_cause(injector: FaultInjector, release: str) -> None:
     _, cause, way_out = BROKEN[release]
     line = says(release, cause)
     assert way_out in line.partition(" Next: ")[2], line
 
 
-def test_a_lock_and_the_command_that_frees_it(hospital: Hospital) -> None:
+def test_a_lock_and_the_command_that_frees_it(injector: FaultInjector) -> None:
     """helm is killed amid a first installation and amid an upgrade; what the doctor says is done, and helps."""
-    helm = str(hospital.cluster.program("helm", "chart"))
-    environment = os.environ | {"KUBECONFIG": str(hospital.cluster.kubeconfig)}
+    helm = str(injector.cluster.program("helm", "chart"))
+    environment = os.environ | {"KUBECONFIG": str(injector.cluster.kubeconfig)}
     for attempt in range(2):
         values = ALIKE | SLEEPS | {"nodeSelector": {"disk": "absent"}, "config": {"ATTEMPT": str(attempt)}}
-        command = [helm, *hospital.command("locked", values), "--wait", "--namespace", NAMESPACE]
+        command = [helm, *injector.command("locked", values), "--wait", "--namespace", NAMESPACE]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         line = says("locked", "pending-(install|upgrade)")
         process.kill()
         process.wait()
         told = re.search(r"`helm (rollback [^`]*)`", line)
         assert told, line
-        hospital.cluster.helm(*shlex.split(told[1].replace(f" --namespace {NAMESPACE}", "")))
-        hospital.cluster.helm(*hospital.command("locked", ALIKE | SLEEPS))
+        injector.cluster.helm(*shlex.split(told[1].replace(f" --namespace {NAMESPACE}", "")))
+        injector.cluster.helm(*injector.command("locked", ALIKE | SLEEPS))
         end = time.monotonic() + 60
         while doctor("locked").returncode:
             assert time.monotonic() < end, doctor("locked").stdout
             time.sleep(2)
 
 
-def test_no_such_release(hospital: Hospital) -> None:
+def test_no_such_release(injector: FaultInjector) -> None:
     asked = doctor("absent")
     assert asked.returncode == 1
     assert asked.stderr.startswith("Error: there is no release 'absent' in the namespace 'release-doctor'")

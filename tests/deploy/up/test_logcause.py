@@ -60,17 +60,19 @@ def test_a_server_that_does_not_start(name: str, tmp_path: Path) -> None:
     (tmp_path / "wsgi.py").write_text(code + SERVES)
     target = [] if "wsgi:app" in options else ["wsgi"]
     command = [sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:0", "--no-control-socket", *options, *target]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    log = done.stdout + done.stderr
-    assert done.returncode, log
-    said = logcause.cause(log).replace(f"{tmp_path}/", "FOLDER/")
-    assert said == cause, log
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    log = result.stdout + result.stderr
+    assert result.returncode, log
+    message = logcause.cause(log).replace(f"{tmp_path}/", "FOLDER/")
+    assert message == cause, log
 
 
 def test_a_configuration_that_does_not_load(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("raise ValueError('no')\n")
-    done = subprocess.run([sys.executable, "-m", "gunicorn"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert logcause.cause(done.stderr) == f"ValueError: no ({tmp_path}/gunicorn.conf.py:1)"
+    result = subprocess.run(
+        [sys.executable, "-m", "gunicorn"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert logcause.cause(result.stderr) == f"ValueError: no ({tmp_path}/gunicorn.conf.py:1)"
 
 
 HEADER = "Traceback (most recent call last):\n"
@@ -229,8 +231,8 @@ def test_the_ledgers_own_record() -> None:
         "import logging.config\nfrom flaskapp import logs\nlogging.config.dictConfig(logs.configuration('INFO'))\n"
         "try:\n    {}['TOKEN']\nexcept KeyError:\n    logging.exception('the settings are wrong')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert logcause.cause(done.stderr) == "KeyError: the settings are wrong"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert logcause.cause(result.stderr) == "KeyError: the settings are wrong"
 
 
 def test_trouble_of_a_process_that_runs() -> None:

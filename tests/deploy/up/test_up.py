@@ -21,16 +21,16 @@ from tests.kubernetes import INSTANCE, ROOT
 def make_up(*arguments: str) -> list[str]:
     """Run `make up`; return the lines for the shell that it printed."""
     command = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert result.returncode == 0, result.stderr
+    return [line.strip() for line in result.stdout.splitlines() if line.startswith("  ")]
 
 
 def shell(lines: list[str]) -> str:
     """Paste lines into a shell."""
-    done = subprocess.run(["bash", "-euo", "pipefail"], input="\n".join(lines), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    result = subprocess.run(["bash", "-euo", "pipefail"], input="\n".join(lines), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_ledger(kubernetes: Instance) -> None:
@@ -55,10 +55,10 @@ def test_directory_that_is_not_ours(kubernetes: Instance) -> None:
 
 def refused(*arguments: str) -> str:
     command = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    return result.stderr
 
 
 def test_two_directories_of_one_name(kubernetes: Instance, tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_two_directories_of_one_name(kubernetes: Instance, tmp_path: Path) -> No
     (tmp_path / "two/web/app.py").write_text((ROOT / "examples/hello/app.py").read_text().replace("Hello", "Goodbye"))
     one, two = ([f"APP={tmp_path / place / 'web'}", "VALUES=examples/hello/values.yaml"] for place in ("one", "two"))
     first = make_up(*one)
-    said = refused(*two)
-    assert f"the name 'web' is taken by {tmp_path / 'one/web'}" in said
-    assert "NAME=web-2" in said
-    assert "building" not in said
+    message = refused(*two)
+    assert f"the name 'web' is taken by {tmp_path / 'one/web'}" in message
+    assert "NAME=web-2" in message
+    assert "building" not in message
     second = make_up(*two, "NAME=web-2")
     assert make_up(*one)[0] == first[0]
     for lines, answer in ((first, "Hello"), (second, "Goodbye")):
@@ -119,10 +119,10 @@ def test_up_again_after_a_failed_migration(
 
 def test_directory_without_an_application() -> None:
     command = ["make", "up", "APP=docs", f"INSTANCE={INSTANCE}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert "requirements.txt" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode != 0
+    assert "requirements.txt" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]) -> None:
@@ -131,10 +131,10 @@ def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]
     context = ["KUBE_CONTEXT=flaskapp-test", "APP=examples/hello"]
     command = ["make", "--no-print-directory", "up", *context, "VALUES=examples/hello/values.yaml"]
     environment = people | {"IMAGE": images["hello"]}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "asked /: " in done.stderr
-    assert "port-forward service/hello" in done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "asked /: " in result.stderr
+    assert "port-forward service/hello" in result.stdout
 
     refused = subprocess.run(command, cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
     assert "IMAGE=registry/name:tag" in refused.stderr

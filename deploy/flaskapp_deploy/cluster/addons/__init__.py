@@ -1,7 +1,5 @@
 """What every cluster has beside Kubernetes itself: DNS, metrics and a default StorageClass, as images and manifests."""
 
-import os
-import shutil
 import string
 import subprocess
 import time
@@ -50,18 +48,18 @@ def apply(instance: Instance, binaries: Path, references: dict[str, Path]) -> No
     # A first request may meet an API server that has just begun to serve.
     for attempt in range(5):
         command = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
-        done = subprocess.run(command, input=manifests, capture_output=True, text=True)
-        if done.returncode == 0:
+        result = subprocess.run(command, input=manifests, capture_output=True, text=True)
+        if result.returncode == 0:
             break
         if attempt == 4:
-            raise DeployError(f"the cluster's add-ons can't be applied: {done.stderr.strip()}")
+            raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
         time.sleep(1)
     for name, namespace in DEPLOYMENTS.items():
         limit = f"--timeout={seconds(120):.0f}s"
         command = [*kubectl, "-n", namespace, "rollout", "status", f"deployment/{name}", limit]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise DeployError(f"{name} does not get ready: {done.stderr.strip()}; `make shell` and look at its pods")
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise DeployError(f"{name} does not get ready: {result.stderr.strip()}; `make shell` and look at its pods")
 
 
 def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> None:
@@ -72,7 +70,4 @@ def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> N
         built = image.scratch_image(binary, reference, [], extra_files=applets, user="0:0", builder=builder)
     else:
         built = image.scratch_image(binaries / name, reference, [f"/{name}"], user="0:0", builder=builder)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = archive.with_suffix(f".{os.getpid()}")
-    shutil.copyfile(built, unfinished)
-    unfinished.rename(archive)
+    shell.copy_atomic(built, archive)

@@ -56,14 +56,14 @@ def load(path: Path) -> Buildspec:
         BuildspecError: it is not there, is no YAML, has unknown keys, or keys that only CodeBuild itself can honour.
     """
     try:
-        found = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise BuildspecError(f"{path.name}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise BuildspecError(f"{path.name}: " + " ".join(str(error).split())) from error
-    _check(path.name, found)
-    env, phases = found.get("env", {}), found["phases"]
-    artifacts = dict(found.get("artifacts", {}))
+    _check(path.name, document)
+    env, phases = document.get("env", {}), document["phases"]
+    artifacts = dict(document.get("artifacts", {}))
     secondary = artifacts.pop("secondary-artifacts", {})
     return Buildspec(
         shell=env.get("shell", "/bin/sh"),
@@ -72,7 +72,7 @@ def load(path: Path) -> Buildspec:
         exported=tuple(env.get("exported-variables", [])),
         runtimes=_texts(phases.get("install", {}).get("runtime-versions", {})),
         phases=tuple(_phase(name, phases.get(name) or {}) for name in PHASES),
-        reports=found.get("reports", {}),
+        reports=document.get("reports", {}),
         artifacts=({"": artifacts} if artifacts else {}) | secondary,
     )
 

@@ -204,8 +204,8 @@ def secrets_of(wanted: Mapping[str, str], kept: Mapping[str, Any]) -> dict[str, 
 
 
 def _git(source: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+    result = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True)
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def pairs(given: Iterable[str]) -> dict[str, str]:
