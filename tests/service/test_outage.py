@@ -126,7 +126,8 @@ def post(server: Server, **headers: str) -> requests.Response:
 
 @pytest.fixture
 def writable(serve: Callable[..., Server], own_database: Database) -> Server:
-    server = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN})
+    """One connection, whose statement is prepared: where it is frozen, the next one has been sent whole."""
+    server = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN, "WEB_THREADS": "1"})
     server.wait()
     assert post(server).status_code == 201
     return server
