@@ -118,7 +118,11 @@ def filled(cluster: Cluster, url: str) -> bytes:
 def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) -> tuple[float, dict[str, Used]]:
     """Requests/s, and what each kind of pod used meanwhile: cores, and the working set at the end."""
     before = settled(cluster, time.time())
-    answered = load(url, request, seconds, rate)["rate"] if request else time.sleep(seconds) or 0.0
+    answered = 0.0
+    if request:
+        answered = load(url, request, seconds, rate)["rate"]
+    else:
+        time.sleep(seconds)
     # Seconds of CPU from before to after all of it, spread over the time of the load.
     after = settled(cluster, time.time())
     return answered, {

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -418,7 +419,7 @@ def two_upgrades(stage: Stage) -> None:
         messages.append(done.stderr.strip()[-160:] if done.returncode else "done")
 
     stage.mark("two upgrades")
-    both = [Background(lambda number=number: attempt(number)) for number in range(2)]
+    both = [Background(partial(attempt, number)) for number in range(2)]
     for one in both:
         one.finish(300)
     stage.check("done" in messages, f"neither upgrade was done: {messages}")

@@ -17,7 +17,7 @@ CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 
 
 def kube_score(text: str) -> list[Finding]:
-    command = [programs.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
+    command = [str(programs.binaries("policy") / "kube-score"), "score", "-", "--output-format=json"]
     result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     found = []
     for item in json.loads(result.stdout):
@@ -38,16 +38,16 @@ def checkov_program() -> Path:
     with shell.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
         if not (folder / "complete").exists():
             shell.say("installing checkov from tests/checkov/requirements.lock: about a minute the first time")
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*pip, "--require-hashes", "--requirement", CHECKOV_LOCK], check=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            pip = [str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--require-hashes", "--requirement", str(CHECKOV_LOCK)], check=True)
             (folder / "complete").touch()
     return folder / "bin/checkov"
 
 
 def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
     """What checkov says against all files of a folder, in one run."""
-    command = [checkov_program(), "--directory", folder, "--framework", framework, "--output", "json"]
+    command = [str(checkov_program()), "--directory", str(folder), "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert result.returncode in (0, 1), result.stderr

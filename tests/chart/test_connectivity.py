@@ -113,7 +113,7 @@ def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
     for item in objects:
         item["metadata"]["namespace"] = "shop"
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
-    command = [programs.binaries("policy") / "netpolicy", "list", "--quiet", "--dirpath", folder]
+    command = [str(programs.binaries("policy") / "netpolicy"), "list", "--quiet", "--dirpath", str(folder)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     found = set()
     for line in result.stdout.splitlines():

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def mark(folder: Path) -> dict[str, str]:
 
     for path in sorted(folder.glob("*/templates/**/*")):
         if path.is_file():
-            path.write_text(OPENS.sub(lambda found, path=path: marked(found, path), path.read_text()))
+            path.write_text(OPENS.sub(partial(marked, path=path), path.read_text()))
     return marks
 
 

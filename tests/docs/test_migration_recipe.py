@@ -60,7 +60,7 @@ class Image:
 @pytest.fixture
 def versions(tmp_path: Path, new_database: Callable[..., Database]) -> list[Image]:
     """Two releases, the second with one revision more, made by Flask-Migrate itself."""
-    images = []
+    images: list[Image] = []
     source = APPLICATION
     scratch = new_database()
     for number in (1, 2):

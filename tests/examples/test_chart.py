@@ -127,7 +127,11 @@ def define(cluster: Cluster, sources: dict[str, crds.Source]) -> None:
         definition["spec"].pop("conversion", None)
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(definition))
         names = definition["spec"]["names"]["plural"]
-        wait(lambda names=names: not cluster.kubectl("get", names, check=False).returncode, 30, f"the resource {names}")
+        wait(partial(_served, cluster, names), 30, f"the resource {names}")
+
+
+def _served(cluster: Cluster, names: str) -> bool:
+    return cluster.kubectl("get", names, check=False).returncode == 0
 
 
 def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Callable[[str], Cluster]) -> None:
@@ -187,7 +191,17 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     values += ["--set-string", f"image.tag={tag}", "--wait", "--wait-for-jobs", "--timeout=5m"]
 
     def upgrade(program: Path, *settings: str) -> None:
-        command = [program, "upgrade", "--install", "old", CHART, *values, *settings, "--namespace", cluster.namespace]
+        command = [
+            str(program),
+            "upgrade",
+            "--install",
+            "old",
+            str(CHART),
+            *values,
+            *settings,
+            "--namespace",
+            cluster.namespace,
+        ]
         environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
         result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
         assert result.returncode == 0, result.stderr

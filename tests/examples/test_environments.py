@@ -9,6 +9,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import requests
@@ -161,7 +162,9 @@ def test_one_node_holds_t4g_small_and_its_rollout(releaser: Releaser, admin: Rel
     one.upgrade("t4g-small")
     assert one.post("1.0.0") == 201
     before = {pod["metadata"]["uid"] for pod in get(one.cluster, "pods", selector=WEB)}
-    ended, failures, asked = threading.Event(), [], []
+    ended = threading.Event()
+    failures: list[Any] = []
+    asked: list[Any] = []
 
     def ask() -> None:
         while not ended.wait(0.1):

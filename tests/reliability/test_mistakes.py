@@ -35,7 +35,7 @@ def test_one_line(arguments: list[str], said: str) -> None:
 
 def test_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "existing", lambda name: SimpleNamespace(nodes=["n1"]))
-    with pytest.raises(lifecycle.DeployError, match="'releases' has one node, and the scenarios need two"):
+    with pytest.raises(DeployError, match="'releases' has one node, and the scenarios need two"):
         command.ready_stage("releases")
 
 

@@ -22,6 +22,7 @@ from flaskapp_deploy.rehearsal import rehearse
 from flaskapp_deploy.rehearsal.rehearse import Cloud
 from flaskapp_deploy.release import config, release
 from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.shell import DeployError
 
 INSTANCE = os.environ.get("INSTANCE", "test")
 RELEASE = """
@@ -90,7 +91,7 @@ class Ledger:
     """The release ledger on this machine, which is away until `start`."""
 
     def __init__(self, home: Path) -> None:
-        self.home, self.process = home, None
+        self.home = home
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -213,7 +214,7 @@ def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
 
 
 def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
-    with pytest.raises(config.DeployError, match=r"no right to release into the namespace 'not-there': is it there"):
+    with pytest.raises(DeployError, match=r"no right to release into the namespace 'not-there': is it there"):
         release.preflight(Cluster(cloud.kubeconfig, "", "not-there"))
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from flaskapp_deploy.release import config
+from flaskapp_deploy.resources import ROOT
 from flaskapp_deploy.shell import DeployError
 
-GOOD = (config.ROOT / "release.toml").read_text()
+GOOD = (ROOT / "release.toml").read_text()
 
 
 @pytest.fixture
