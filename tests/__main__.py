@@ -38,6 +38,7 @@ SUITES: dict[str, list[list[str]]] = {
         ["ruff", "format", "--check"],
         ["mypy"],
         ["lint-imports", "--no-cache"],
+        ["codespell"],
         ["shellcheck", *SHELL],
         [*PYTEST, "tests/lint"],
     ],

@@ -17,7 +17,7 @@ from flaskapp_deploy import programs
 from tests.chart.render import WITHOUT_CLUSTER, merged, render
 
 # Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
-OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbour": {}}
+OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbor": {}}
 SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
 BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
 EXTERNAL = merged(
@@ -56,7 +56,7 @@ TO_S3 = [
         "0.0.0.0-169.254.20.9 TCP 443",
         "169.254.20.11-255.255.255.255 TCP 443",
         "elsewhere/other TCP 443",
-        "shop/neighbour TCP 443",
+        "shop/neighbor TCP 443",
     )
 ]
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {

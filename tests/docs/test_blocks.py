@@ -169,7 +169,7 @@ SEEDED = [
     ("yaml postgresql", "maxConnection: 2"),
     ("json", "{"),
     ("toml", "a ="),
-    ("insights", "filter log_processed.colour = 1"),
+    ("insights", "filter log_processed.color = 1"),
     ("python", "print()"),
     ("", "make up"),
 ]

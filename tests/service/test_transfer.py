@@ -68,14 +68,14 @@ def test_there_and_back(run: Command, own_database: Database) -> None:
 
 
 def test_all_or_nothing_with_a_report(run: Command, own_database: Database) -> None:
-    content = "\n".join([line(), "{", line(version=5), line(status="failed", colour="red"), line()])
+    content = "\n".join([line(), "{", line(version=5), line(status="failed", color="red"), line()])
     result = run("import", "-", content=content)
     assert isinstance(result.exception, transfer.TransferError)
     assert str(result.exception) == "3 of 5 lines are bad; nothing was imported"
     assert [text.split(":")[:2] for text in result.stderr.splitlines()] == [
         ["line 2", " Invalid JSON"],
         ["line 3", " version"],
-        ["line 4", " colour"],
+        ["line 4", " color"],
     ]
     assert own_database.execute("SELECT (SELECT count(*) FROM deployments), (SELECT count(*) FROM services)") == [
         (0, 0)

@@ -292,7 +292,7 @@ def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace) -> Non
     assert any(line.startswith("process") for line in during.found - before.found)
     assert any(line.startswith("group") for line in during.found - before.found)
     assert lifecycle.down(ONE)
-    for covered in ("/run/containerd", "/var/lib/cni", "/run/netns"):  # the neighbour keeps what is its own
+    for covered in ("/run/containerd", "/var/lib/cni", "/run/netns"):  # the neighbor keeps what is its own
         subprocess.run(node.enter(two, "n1", "mountpoint", "--quiet", covered), check=True)
     assert lifecycle.down(TWO)
     assert not lifecycle.down(ONE)

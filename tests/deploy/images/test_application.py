@@ -314,8 +314,8 @@ def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:
     assert result.stdout.startswith("buildctl github.com/moby/buildkit")
 
 
-@pytest.mark.parametrize("arguments", [["build", "/nowhere", "--name", "x"]])
+@pytest.mark.parametrize("arguments", [["image", "/nowhere", "--name", "x"]])
 def test_command_says_what_is_wrong_in_one_line(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", "flaskapp_deploy", *arguments], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == "image: /nowhere is not a directory: name the one that holds the application\n"
+    assert result.stderr == "Error: /nowhere is not a directory: name the one that holds the application\n"

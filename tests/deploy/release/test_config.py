@@ -39,7 +39,7 @@ def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
     ("before", "after", "said"),
     [
         ("name =", "title =", "'name' is missing"),
-        ("name =", 'colour = "red"\nname =', "'colour' is unknown"),
+        ("name =", 'color = "red"\nname =', "'color' is unknown"),
         ('"flaskapp"  ', "7  ", "'name' must be a string"),
         ('["environments/dev.yaml"]', '"environments/dev.yaml"', "'values' must be a list"),
         ("environments/dev.yaml", "environments/prod.yaml", "no values file"),

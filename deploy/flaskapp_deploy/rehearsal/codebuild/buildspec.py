@@ -53,7 +53,7 @@ def load(path: Path) -> Buildspec:
     """Read a file.
 
     Raises:
-        BuildspecError: it is not there, is no YAML, has unknown keys, or keys that only CodeBuild itself can honour.
+        BuildspecError: it is not there, is no YAML, has unknown keys, or keys that only CodeBuild itself can honor.
     """
     try:
         document = yaml.safe_load(path.read_text())
