@@ -50,7 +50,7 @@ SUITES: dict[str, list[list[str]]] = {
         ["helm-unittest", "--strict", "charts/flaskapp", "charts/postgresql"],
         [*PYTEST, "tests/chart"],
     ],
-    "pipeline": [[*PYTEST, "tests/deploy/release", "tests/deploy/rehearsal", *UP]],
+    "pipeline": [[*PYTEST, *UP, "tests/deploy/release", "tests/deploy/rehearsal"]],
     "infra": [[*PYTEST, "tests/infra"]],
     "cluster": [[*PYTEST, "tests/deploy/cluster"]],
     "release": [[*PYTEST, "tests/reliability", *ON_A_CLUSTER]],

@@ -151,6 +151,10 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> Non
 def cause(log: str) -> str:
     """What the Dockerfile's step printed as `error: …`, or pip's reason where that is about requirements."""
     lines = log.splitlines()
+    last = lines[-1] if lines else ""
+    # Not a step that failed but what came before or after them: an image that can't be read, a push that is refused.
+    if last.startswith("error: ") and "did not complete" not in last:
+        return last.removeprefix("error: ").removeprefix("failed to solve: ")
     steps = [(match[1], match[2]) for line in lines if (match := re.match(r"#(\d+) [\d.]+ ?(.*)", line))]
     for number, line in steps:
         if pip := REQUIREMENTS.match(line):
@@ -160,8 +164,6 @@ def cause(log: str) -> str:
     messages = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
     if messages:
         return messages[0]
-    if not steps and lines and lines[-1].startswith("error: "):
-        return lines[-1].removeprefix("error: ").removeprefix("failed to solve: ")
     return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], *lines[-1:]])
 
 

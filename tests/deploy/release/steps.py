@@ -42,6 +42,7 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
             "SSL_CERT_FILE": str(ecr.certificates),
             "DOCKER_CONFIG": str(ecr.docker_config(home / "docker")),
             "KUBECONFIG": str(home / "no-kubeconfig"),
+            "PYTHONPATH": f"{checkout}/deploy:{checkout}/src:{checkout}",  # the checkout's own command
         }
         command = [sys.executable, "-m", "flaskapp_deploy", *arguments]
         environment |= variables
