@@ -20,9 +20,8 @@ def token(host: str, port: int, user: str, region: str) -> str:
     """A new token for one connection."""
     try:
         signed: str = client(region).generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user, Region=region)
-    except (
-        Exception
-    ) as error:  # of botocore, of STS's answer (ClientError), of files and programs that give credentials
+    # Botocore's own errors, an answer of STS (ClientError), and those of files and programs that give credentials.
+    except Exception as error:
         raise TokenError(str(error).strip().split("\n")[0] or type(error).__name__) from None
     return signed
 
