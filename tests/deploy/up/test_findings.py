@@ -1,6 +1,7 @@
 """What the doctor makes of pods and events as a cluster has them; tests/deploy/up/test_doctor.py makes them on one."""
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,12 +19,18 @@ STATUS = "HTTP probe failed with statuscode: "
 GET = 'Get "http://10.0.0.9:8000/nope": '
 REFUSED = f"{GET}dial tcp 10.0.0.9:8000: connect: connection refused"
 TIMEOUT = f"{GET}context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 MASTER = "[2026-11-27 23:29:16 +0000] [1] [INFO] Shutting down: Master\n"
 
 
 def at(seconds: float) -> str:
     """So long ago."""
     return (NOW - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def moved(moment: re.Match[str]) -> str:
+    """A moment as long before now as it was before NOW: the cases are made when the suite begins."""
+    return (datetime.fromisoformat(moment[0]) + (datetime.now(UTC) - NOW)).isoformat().replace("+00:00", "Z")
 
 
 def event(kind: str, said: str, ago: float = 5, count: int = 5, reason: str = "Unhealthy", name: str = "app") -> Any:
@@ -86,7 +93,7 @@ class Fake(Cluster):
         if arguments[0] == "logs":
             return subprocess.CompletedProcess([], 0, self.previous if "--previous" in arguments else self.log, "")
         items = self.events if arguments[1] == "events" else self.items
-        return subprocess.CompletedProcess([], 0, json.dumps({"items": items}), "")
+        return subprocess.CompletedProcess([], 0, MOMENT.sub(moved, json.dumps({"items": items})), "")
 
 
 def said(*arguments: Any, **more: Any) -> list[str]:
