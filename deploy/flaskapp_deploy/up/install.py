@@ -83,14 +83,22 @@ def claim_name(cluster: Cluster, release: Release) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
-def remove_failed_migrations(cluster: Cluster, release: Release) -> None:
-    """Delete migration Jobs that failed: a Job of the same name would be taken for this release's, and fail it."""
-    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=migration"
-    jobs = json.loads(cluster.kubectl("get", "jobs", "--selector", selector, "--output", "json").stdout)["items"]
-    for job in jobs:
-        if doctor.condition(job, "Failed"):
-            say(f"the last migration failed; removing its Job {job['metadata']['name']}, so that it runs again")
-            cluster.kubectl("delete", "job", job["metadata"]["name"])
+def begin_anew(cluster: Cluster, release: Release) -> None:
+    """Let what failed before run again: unchanged objects keep their failure, and helm takes it for this release's.
+
+    A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
+    """
+    selector = f"app.kubernetes.io/instance={release.name}"
+    listed = cluster.kubectl("get", "jobs,deployments", "--selector", selector, "--output", "json").stdout
+    for item in json.loads(listed)["items"]:
+        name, labels = item["metadata"]["name"], item["metadata"]["labels"]
+        is_migration = labels.get("app.kubernetes.io/component") == "migration"
+        if item["kind"] == "Job" and is_migration and doctor.condition(item, "Failed"):
+            say(f"the last migration failed; removing its Job {name}, so that it runs again")
+            cluster.kubectl("delete", "job", name)
+        elif item["kind"] == "Deployment" and doctor.condition(item, "Progressing", "False"):
+            say(f"the last rollout of {name} did not end in time; restarting it")
+            cluster.kubectl("rollout", "restart", f"deployment/{name}")
 
 
 def ensure_admin_token(cluster: Cluster) -> str:
@@ -112,7 +120,7 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
     cluster.helm("dependency", "build", str(release.chart))
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
-    remove_failed_migrations(cluster, release)
+    begin_anew(cluster, release)
     options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
     result = cluster.helm(
         "upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False

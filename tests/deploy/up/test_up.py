@@ -92,11 +92,13 @@ def test_a_moved_directory_keeps_its_name(admin: Callable[[str], Cluster], tmp_p
     claim_name(cluster, replace(release, application=tmp_path / "after"))
 
 
+# The pods wait for the same thing as the migration, longer than a rollout may take.
 MIGRATION = """
 migrations:
   command: [python, migrate.py]
-  waitCommand: []
+  waitCommand: [python, -c, import socket; socket.gethostbyname('gate')]
   backoffLimit: 0
+rollout: {progressDeadlineSeconds: 10}
 """
 
 
@@ -113,6 +115,8 @@ def test_up_again_after_a_failed_migration(
     assert "the column is missing" in refused(*arguments)
     (application / "migrate.py").write_text("import socket\nsocket.gethostbyname('gate')")
     assert "migration failed" in refused(*arguments)
+    past = ["deployment", "--selector=app.kubernetes.io/instance=gated", "--for=condition=Progressing=False"]
+    admin("gated").kubectl("wait", *past, "--timeout=60s")
     admin("gated").kubectl("create", "service", "clusterip", "gate", "--tcp=80")
     assert "Hello, world" in shell([line for line in make_up(*arguments) if line.startswith("curl")])
 
