@@ -5,27 +5,27 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help up down shell run test test-fast lint bench pipeline manifests screenshots
 
-export PYTHONPATH := src:.
-python = $(shell tools/venv.sh)/bin/python
+export PYTHONPATH := src:deploy:.
+python = $(shell deploy/venv.sh)/bin/python
 # A NAME in the environment is somebody else's: WSL's holds the machine's name.
 name = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
-suites = $(or $(SUITE),lint tools service images chart infra pipeline localcluster release examples docs)
+suites = $(or $(SUITE),lint programs service images chart infra pipeline cluster release examples docs)
 
 help: ## Show these words
 	@echo "usage: make WORD [NAME=value …]"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 up: ## Run the release ledger on a real Kubernetes here; APP=dir VALUES=file NAME=name for another application
-	@$(python) -m pipeline up $(name)
+	@$(python) -m flaskapp_deploy up $(name)
 
 down: ## Remove what `make up` made, with its data
-	@$(python) -m pipeline down $(name)
+	@$(python) -m flaskapp_deploy down $(name)
 
 shell: ## Open a shell with kubectl and helm set up for the local cluster
-	@$(python) -m localcluster shell
+	@$(python) -m flaskapp_deploy cluster shell
 
 run: ## Run the service alone on localhost, with an embedded PostgreSQL
-	@$(python) -m pipeline.run
+	@$(python) -m flaskapp_deploy run
 
 test: ## Run all tests, or SUITE="chart release"
 	@$(python) -m tests $(suites)
@@ -40,10 +40,10 @@ bench: ## Measure, and print one table (docs/benchmarks.md); PART="render image"
 	@$(python) -m benchmarks $(or $(SUITE),figures) $(if $(PART),-- $(PART))
 
 pipeline: ## Run buildspec.yml here on the last commit: local registry and cluster in place of AWS's
-	@$(python) -m pipeline rehearse
+	@$(python) -m flaskapp_deploy rehearse
 
 manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
-	@PATH="$$($(python) -m tools chart):$$PATH" $(python) charts/manifests.py build/manifests
+	@PATH="$$($(python) -m flaskapp_deploy programs chart):$$PATH" $(python) charts/manifests.py build/manifests
 
 screenshots: ## Take pictures of the service's pages, into build/screenshots
 	@$(python) -m tests.service.screenshots build/screenshots

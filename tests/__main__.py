@@ -14,35 +14,46 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import tools
-from localcluster import ClusterError, packages
+from flaskapp_deploy import programs
+from flaskapp_deploy.programs import packages
+from flaskapp_deploy.shell import DeployError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "build/logs"
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
-SHELL = ["tools/venv.sh", "localcluster/node-init.sh", ".ci/run", *map(str, Path("charts").glob("*/files/*.sh"))]
+SHELL = [
+    "deploy/venv.sh",
+    "deploy/flaskapp-deploy",
+    "deploy/flaskapp_deploy/cluster/node-init.sh",
+    ".ci/run",
+    *map(str, Path("charts").glob("*/files/*.sh")),
+]
 COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/reports/coverage.xml"]
-LONG = ["tests/release/test_doctor.py", "tests/release/test_scenarios.py"]  # longer with LONG=1
+ON_A_CLUSTER = ["tests/deploy/up/test_up.py", "tests/deploy/up/test_doctor.py"]
+UP = ["tests/deploy/up", *(f"--ignore={path}" for path in ON_A_CLUSTER)]
+LONG = ["tests/deploy/up/test_doctor.py", "tests/reliability/test_scenarios.py"]  # longer with LONG=1
 SUITES: dict[str, list[list[str]]] = {
     "lint": [
         ["ruff", "check"],
         ["ruff", "format", "--check"],
         ["mypy"],
+        ["lint-imports", "--no-cache"],
+        ["codespell"],
         ["shellcheck", *SHELL],
         [*PYTEST, "tests/lint"],
     ],
-    "tools": [[*PYTEST, "tests/tools"]],
+    "programs": [[*PYTEST, "tests/deploy/programs", "tests/deploy/test_cli.py", "tests/deploy/test_shell.py"]],
     "service": [[*PYTEST, "tests/service", *COVERAGE]],
-    "images": [[*PYTEST, "tests/images"]],
+    "images": [[*PYTEST, "tests/deploy/images"]],
     "chart": [
         ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"],
         ["helm-unittest", "--strict", "charts/flaskapp", "charts/postgresql"],
         [*PYTEST, "tests/chart"],
     ],
-    "pipeline": [[*PYTEST, "tests/pipeline"]],
+    "pipeline": [[*PYTEST, *UP, "tests/deploy/release", "tests/deploy/rehearsal"]],
     "infra": [[*PYTEST, "tests/infra"]],
-    "localcluster": [[*PYTEST, "tests/localcluster"]],
-    "release": [[*PYTEST, "tests/release"]],
+    "cluster": [[*PYTEST, "tests/deploy/cluster"]],
+    "release": [[*PYTEST, "tests/reliability", *ON_A_CLUSTER]],
     "release-long": [["env", "LONG=1", *PYTEST, "--capture=no", *LONG]],
     "examples": [[*PYTEST, "tests/examples"]],
     "docs": [[*PYTEST, "tests/docs"]],
@@ -74,7 +85,7 @@ def main() -> int:
         prepare(set(chosen))
         with ThreadPoolExecutor(2 if set(chosen) <= PARALLEL else 1) as pool:
             results = dict(zip(chosen, pool.map(run, chosen), strict=True))
-    except (ClusterError, tools.ToolError) as error:
+    except DeployError as error:
         print(f"tests: {error}")
         return 1
     except KeyboardInterrupt:  # the suite that ran had it, too, and has cleaned up
@@ -93,11 +104,11 @@ def prepare(chosen: set[str]) -> None:
             packages.ensure({program: program})
     path = [str(Path(sys.executable).parent)]
     if chosen & NEEDS_CHART_TOOLS:
-        path.append(str(tools.binaries("chart")))
+        path.append(str(programs.binaries("chart")))
     if "docs" in chosen:  # asks kubectl for its help
-        path.append(str(tools.binaries("kubernetes")))
+        path.append(str(programs.binaries("kubernetes")))
     os.environ["PATH"] = ":".join([*path, os.environ["PATH"]])
-    os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
+    os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'deploy'}:{ROOT}"
 
 
 def commands(name: str) -> list[list[str]]:

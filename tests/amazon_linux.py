@@ -50,7 +50,7 @@ def run(folder: Path, *command: str, seconds: float = 300) -> "subprocess.Comple
     """Run a command in the repository; `folder` is for what the namespace needs."""
     (folder / "empty").touch(mode=0o644)
     settings = {"ABSENT": " ".join(ABSENT), "FOLDERS": " ".join(FOLDERS), "EMPTY": str(folder / "empty")}
-    environment = os.environ | settings | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    environment = os.environ | settings | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'deploy'}:{ROOT}"}
     line = ["unshare", "--mount", "--propagation=private", "bash", "-c", HIDE, "amazon-linux", *command]
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds)
 

@@ -21,6 +21,6 @@ def blocks(page: str, heading: str = "") -> list[str]:
 def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run commands in one shell, from the repository's folder, up to the first that fails."""
     command = ["bash", "-c", f"set -euxo pipefail\n{script}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result

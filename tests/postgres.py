@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 
 # What URLs, shells and libpq find special; no DB_… part may break on it.
 PASSWORD = "p@ss:/#%?[ ]é'\"\\&="

@@ -7,23 +7,23 @@ python -m benchmarks capacity -- --measure NAME   # memory and CPU under load, o
 import argparse
 import os
 
-import tools
 from benchmarks.capacity import measure, room, scale
+from flaskapp_deploy import programs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity")
     parser.add_argument("--measure", metavar="NAME", default="", help="instance of the local cluster to measure on")
     parser.add_argument("--seconds", type=int, default=60, help="length of each load")
-    given = parser.parse_args()
-    os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
+    arguments = parser.parse_args()
+    os.environ["PATH"] = f"{programs.binaries('chart')}:{os.environ['PATH']}"
     for nodes, releases in (room.ONE_NODE, room.TWO_NODES):
         names = " and ".join(f"`{values}`" for _, values in releases)
         print(f"\n{names} on {nodes} node{'s' * (nodes > 1)}:\n")
         print("\n".join(room.table(nodes, room.asked(releases))))
     print("\n" + "\n".join(scale.by_nodes()) + "\n\n" + "\n".join(scale.by_rate()))
-    if given.measure:
-        measure.run(given.measure, given.seconds)
+    if arguments.measure:
+        measure.run(arguments.measure, arguments.seconds)
 
 
 if __name__ == "__main__":

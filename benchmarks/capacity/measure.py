@@ -15,11 +15,11 @@ import yaml
 
 from benchmarks.capacity import room
 from benchmarks.service.setup import get
-from localcluster import cluster as localcluster
-from localcluster import image
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
-from pipeline.up import ensure_admin_token, ensure_namespace, fetch
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.images import image
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace, fetch
 
 NAMESPACE, RELEASE = "capacity", "web"
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
@@ -77,11 +77,11 @@ def settled(cluster: Cluster, after: float) -> dict[str, Used]:
 def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "benchmarks.service.load", port, str(CLIENTS), str(seconds), str(rate), "0"]
-    done = subprocess.run(command, input=request, capture_output=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    if found["bad"]:
-        raise SystemExit(f"{found['bad']} answers were no success: {found['first']}")
-    return found
+    result = subprocess.run(command, input=request, capture_output=True, check=True)
+    document: dict[str, float] = json.loads(result.stdout)
+    if document["bad"]:
+        raise SystemExit(f"{document['bad']} answers were no success: {document['first']}")
+    return document
 
 
 def install(instance: Instance) -> tuple[Cluster, str]:
@@ -90,7 +90,7 @@ def install(instance: Instance) -> tuple[Cluster, str]:
     archives = {ledger.reference: ledger.archive}
     if database := image.postgres_archive():
         archives[POSTGRES] = database
-    localcluster.load_images(instance.name, archives)
+    lifecycle.load_images(instance.name, archives)
     cluster = Cluster(instance.kubeconfig, "", NAMESPACE)
     ensure_namespace(cluster)
     hard = room.left(1).quota
@@ -102,7 +102,7 @@ def install(instance: Instance) -> tuple[Cluster, str]:
     values = ["--values", str(room.ROOT / "environments/t4g-small.yaml"), "--set", settings]
     chart = str(room.ROOT / "charts/flaskapp")
     cluster.helm("upgrade", RELEASE, chart, "--install", "--wait", "--wait-for-jobs", "--timeout=5m", *values)
-    return cluster, localcluster.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
+    return cluster, lifecycle.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
 
 
 def filled(cluster: Cluster, url: str) -> bytes:
@@ -118,7 +118,11 @@ def filled(cluster: Cluster, url: str) -> bytes:
 def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) -> tuple[float, dict[str, Used]]:
     """Requests/s, and what each kind of pod used meanwhile: cores, and the working set at the end."""
     before = settled(cluster, time.time())
-    answered = load(url, request, seconds, rate)["rate"] if request else time.sleep(seconds) or 0.0
+    answered = 0.0
+    if request:
+        answered = load(url, request, seconds, rate)["rate"]
+    else:
+        time.sleep(seconds)
     # Seconds of CPU from before to after all of it, spread over the time of the load.
     after = settled(cluster, time.time())
     return answered, {
@@ -137,7 +141,7 @@ def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int,
 
 
 def run(name: str, seconds: int) -> None:
-    instance = localcluster.up(name)
+    instance = lifecycle.up(name)
     cluster, url = install(instance)
     loads = [("nothing", b"", 0), ("GET one", filled(cluster, url), RATE), ("GET twenty", get(TWENTY), RATE)]
     loads.append(("GET twenty, as fast as it goes", get(TWENTY), 0))

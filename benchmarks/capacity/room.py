@@ -80,8 +80,8 @@ def render(chart: str, *values: str) -> list[dict[str, Any]]:
         ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"], cwd=ROOT, check=True, capture_output=True
     )
     command = ["helm", "template", "web", f"charts/{chart}", *files, *passwords]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return [item for item in yaml.safe_load_all(done.stdout) if item]
+    result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return [item for item in yaml.safe_load_all(result.stdout) if item]
 
 
 def rollout(objects: list[dict[str, Any]]) -> dict[str, Room]:

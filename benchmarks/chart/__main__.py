@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import tools
+from flaskapp_deploy import programs
 
 CHART = Path(__file__).resolve().parents[2] / "charts/flaskapp"
 
@@ -24,7 +24,7 @@ def milliseconds(*command: str | Path) -> tuple[float, float]:
 
 def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
     """What each side's renders took, by the clock and of CPU."""
-    os.environ["PATH"] = f"{tools.binaries('chart')}:{os.environ['PATH']}"
+    os.environ["PATH"] = f"{programs.binaries('chart')}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
         milliseconds("helm", "create", made)

@@ -32,14 +32,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks figures --", description=__doc__)
     parser.add_argument("part", nargs="*", help=f"of {', '.join(parts.PARTS)}; all if none is named")
     parser.add_argument("--kept", action="store_true", help="Measure nothing: print what is kept.")
-    given = parser.parse_args()
-    if unknown := set(given.part) - set(parts.PARTS):
+    arguments = parser.parse_args()
+    if unknown := set(arguments.part) - set(parts.PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    measured = [measure(part) for part in given.part or parts.PARTS if not given.kept]
+    measured = [measure(part) for part in arguments.part or parts.PARTS if not arguments.kept]
     results = figure.kept()
     PLOT.write_text(figure.plot(results))
     print("\n".join([*figure.table(results), "", *figure.machines(results)]))
-    return 0 if given.kept or any(measured) else 1
+    return 0 if arguments.kept or any(measured) else 1
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from benchmarks.chart.__main__ import alternating
 from benchmarks.figures.figure import Figure
 from benchmarks.service import __main__ as ledger
 from benchmarks.service.setup import Side, get, load, postgres, prepared, timed
-from localcluster import baseimages, buildkit, image, pipconfig
-from localcluster import cluster as localcluster
-from localcluster.process import wait_until
-from pipeline.helm import Cluster
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.images import baseimages, buildkit, image, pipconfig
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.shell import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = os.environ.get("INSTANCE", "bench")
@@ -71,10 +71,10 @@ def service() -> list[Figure]:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise UnableError(f"`{' '.join(command)[:60]}` failed: {(done.stderr or done.stdout).strip()[-200:]}")
-    return done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if result.returncode:
+        raise UnableError(f"`{' '.join(command)[:60]}` failed: {(result.stderr or result.stdout).strip()[-200:]}")
+    return result.stdout
 
 
 def image_size() -> list[Figure]:
@@ -105,11 +105,11 @@ def up() -> list[Figure]:
     try:
         first = timed(lambda: run(make))
         again = [timed(lambda: run(make)) for _ in range(3)]
-        cluster = Cluster(localcluster.existing(INSTANCE).kubeconfig, "", "flaskapp")
+        cluster = Cluster(lifecycle.existing(INSTANCE).kubeconfig, "", "flaskapp")
         memory = working_set(cluster)
         reaction = autoscaled(cluster)
     finally:
-        localcluster.down(INSTANCE)
+        lifecycle.down(INSTANCE)
     return [
         Figure("`make up`, tools built, no cluster yet", "s", [first]),
         Figure("`make up` again", "s", again),
@@ -119,7 +119,7 @@ def up() -> list[Figure]:
 
 
 def url(cluster: Cluster) -> str:
-    return localcluster.forward(INSTANCE, cluster.namespace, "flaskapp")
+    return lifecycle.forward(INSTANCE, cluster.namespace, "flaskapp")
 
 
 def working_set(cluster: Cluster) -> dict[str, float]:
@@ -162,8 +162,8 @@ def autoscaled(cluster: Cluster) -> float:
 
 def at_rest(cluster: Cluster) -> bool:
     """Whether the autoscaler has a figure, wants one pod by it, and that is how many there are."""
-    found = json.loads(cluster.kubectl("get", "horizontalpodautoscaler", "step", "--output=json").stdout)["status"]
-    metrics = [each.get("resource", {}).get("current", {}) for each in found.get("currentMetrics", [])]
+    document = json.loads(cluster.kubectl("get", "horizontalpodautoscaler", "step", "--output=json").stdout)["status"]
+    metrics = [each.get("resource", {}).get("current", {}) for each in document.get("currentMetrics", [])]
     deployment = json.loads(cluster.kubectl("get", "deployment", "flaskapp", "--output=json").stdout)["status"]
     quiet = any(current.get("averageUtilization", 100) < 50 for current in metrics)
     return quiet and deployment.get("replicas") == deployment.get("readyReplicas") == 1
@@ -179,13 +179,13 @@ def replicas() -> list[Figure]:
     need_root()
     each: dict[int, list[float]] = {}
     try:
-        cluster, address = capacity.install(localcluster.up(INSTANCE))
+        cluster, address = capacity.install(lifecycle.up(INSTANCE))
         capacity.filled(cluster, address)
         for _ in range(3):
             for pods, rate, used in capacity.by_replicas(cluster, address, seconds=20):
                 each.setdefault(pods, []).append(capacity.milliseconds(rate, used))
     finally:
-        localcluster.down(INSTANCE)
+        lifecycle.down(INSTANCE)
     return [Figure(f"CPU of a read of twenty, {pods} pods", "ms", each[pods], "one pod", each[1]) for pods in (2, 3)]
 
 

@@ -32,7 +32,7 @@ from benchmarks.service.setup import (
     spread,
     timed,
 )
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 
 BASELINES = ("raw", "bare", "orm")
 GAP = "interval '5 minutes'"  # between two deployments

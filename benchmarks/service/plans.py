@@ -7,7 +7,7 @@ from uuid import UUID
 
 from benchmarks.service.setup import connect
 from flaskapp.api import deployments, dora, services
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 
 SHOWN = 6  # distinct nodes, the top first
 

@@ -39,7 +39,7 @@ local = threading.local()
 def cursor() -> Any:
     if not hasattr(local, "connection"):
         names = {"host": "HOST", "port": "PORT", "dbname": "NAME", "user": "USERNAME", "password": "PASSWORD"}
-        parts = {name: os.environ[f"DB_{variable}"] for name, variable in names.items()}
+        parts: dict[str, Any] = {name: os.environ[f"DB_{variable}"] for name, variable in names.items()}
         local.connection = psycopg2.connect(**parts, options="-c timezone=UTC")
         local.connection.autocommit = True
     return local.connection.cursor()

@@ -15,7 +15,8 @@ from urllib.request import urlopen
 
 import psycopg2
 
-from pipeline.postgres import PROGRAMS, Postgres, free_port
+from flaskapp_deploy.shell import free_port
+from flaskapp_deploy.up.postgres import PROGRAMS, Postgres
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]
         "DB_PASSWORD": server.password,
         "API_ADMIN_TOKEN": TOKEN,
         "METRICS_PORT": str(free_port()),
-        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'deploy'}:{ROOT}",
     }
     flaskapp(environment, "db", "upgrade")
     execute(server, name, FILL.format(rows=rows, gap=gap))

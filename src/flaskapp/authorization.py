@@ -70,14 +70,15 @@ class Statement:
     """One SQL statement that gives one text, and judges the caller's token at the same time where that is needed.
 
     `select` is a scalar subquery; `tables` are the common table expressions before it, which change something only
-    where `allowed` has a row. `service` is an expression for the id of the service that is written; `often` is Query's.
+    where `allowed` has a row. `service` is an expression for the id of the service that is written; `prepared` is
+    Query's.
     """
 
-    def __init__(self, scope: str, select: str, tables: str = "", service: str | None = None, often: bool = False):
+    def __init__(self, scope: str, select: str, tables: str = "", service: str | None = None, prepared: bool = False):
         self.scope = scope
         limit = f"service_id IS NULL OR service_id = {service}" if service else "true"
         tables = f", {tables}" if tables else ""
-        self.open = Query(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})", often)
+        self.open = Query(f"WITH allowed AS (SELECT 1) {tables} SELECT ({select})", prepared)
         guarded = f"""
             WITH token AS MATERIALIZED (
                 SELECT id, scope, service_id, last_used_at FROM api_tokens
@@ -91,7 +92,7 @@ class Statement:
                 (SELECT coalesce(last_used_at < now() - interval '1 minute', true) FROM token),
                 CASE WHEN EXISTS (SELECT FROM allowed) THEN ({select}) END
         """
-        self.guarded = Query(guarded, often)
+        self.guarded = Query(guarded, prepared)
 
     @property
     def private(self) -> bool:

@@ -47,13 +47,13 @@ def check(engine: Engine) -> str:
 
 def wait(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
     """Wait until `check` is content, saying from time to time what for."""
-    return patiently(lambda: check(engine), timeout, say)
+    return retry(lambda: check(engine), timeout, say)
 
 
 def upgrade(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
     """Bring the schema to the newest revision, one process at a time; wait for the database and for the others."""
     deadline = time.monotonic() + timeout
-    return patiently(lambda: upgrade_now(engine, deadline), timeout, say)
+    return retry(lambda: upgrade_now(engine, deadline), timeout, say)
 
 
 def upgrade_now(engine: Engine, deadline: float) -> str:
@@ -79,10 +79,10 @@ def upgrade_on(connection: Connection, deadline: float) -> str:
     return f"the schema went from {revision or 'nothing'} to {NEWEST}"
 
 
-def patiently(attempt: Callable[[], str], timeout: float, say: Callable[[str], None]) -> str:
+def retry(attempt: Callable[[], str], timeout: float, say: Callable[[str], None]) -> str:
     """Repeat what fails for a passing reason."""
     end = time.monotonic() + timeout
-    said = 0.0
+    message = 0.0
     while True:
         try:
             return attempt()
@@ -90,7 +90,7 @@ def patiently(attempt: Callable[[], str], timeout: float, say: Callable[[str], N
             reason = first_line(error)
         if time.monotonic() >= end:
             raise SchemaError(f"gave up after {timeout:g} s: {reason}")
-        if time.monotonic() - said >= SAY_EVERY:
+        if time.monotonic() - message >= SAY_EVERY:
             say(f"waiting: {reason}")
-            said = time.monotonic()
+            message = time.monotonic()
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))

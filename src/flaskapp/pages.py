@@ -39,9 +39,9 @@ def service(name: str) -> str:
 def deployment(id: str) -> str:
     """One deployment, and what was reported of it."""
     path = checked(DeploymentPath, id=id)
-    found = json.loads(deployments.existing(path.id))
+    document = json.loads(deployments.existing(path.id))
     reports = json.loads(failures.LIST.run({"id": path.id}) or "{}")["items"]
-    return render_template("deployment.html", deployment=found, reports=reports)
+    return render_template("deployment.html", deployment=document, reports=reports)
 
 
 @pages.get("/diff")
@@ -60,13 +60,15 @@ def diff() -> str:
 def figures() -> str:
     """DORA's four figures, for the last environment of the order if none is asked for."""
     names = environments()
-    known = json.loads(services.LIST.run() or "{}")["items"]
+    document = json.loads(services.LIST.run() or "{}")["items"]
     given = {name: value for name, value in request.args.items() if value}
     if not names and not given:
-        return render_template("dora.html", names=names, services=known, figures=None)
+        return render_template("dora.html", names=names, services=document, figures=None)
     query = checked(DoraQuery, **{"environment": names[-1] if names else "", **given})
     answer = json.loads(dora.figures(query))
-    return render_template("dora.html", names=names, services=known, figures=answer, plot=plots.days(answer["daily"]))
+    return render_template(
+        "dora.html", names=names, services=document, figures=answer, plot=plots.days(answer["daily"])
+    )
 
 
 def environments() -> list[str]:

@@ -27,14 +27,14 @@ class Session(psycopg2.extensions.connection):
 class Query:
     """One statement.
 
-    `often` prepares it, once in each session: planning costs more than reading some rows. It is not for a statement
+    `prepared` prepares it, once in each session: planning costs more than reading some rows. It is not for a statement
     whose best plan depends on the values, and PostgreSQL must be able to tell the types of its parameters.
     """
 
-    def __init__(self, statement: str, often: bool = False):
+    def __init__(self, statement: str, prepared: bool = False):
         self.sql = str(text(statement).compile(dialect=DRIVER))
-        self.name = f"often_{next(NUMBERS)}" if often else ""
-        if often:
+        self.name = f"prepared_{next(NUMBERS)}" if prepared else ""
+        if prepared:
             compiled: Any = text(statement).compile(dialect=SERVER)
             given = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
             self.prepare = f"PREPARE {self.name} AS {compiled}"

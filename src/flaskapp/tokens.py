@@ -51,8 +51,8 @@ def listing(engine: Engine) -> Iterator[str]:
 def revoke(engine: Engine, name: str) -> None:
     """From now on the token is refused."""
     with engine.begin() as connection:
-        found = connection.execute(update(Token).where(Token.name == name).values(revoked_at=datetime.now(UTC)))
-    if not found.rowcount:
+        rows = connection.execute(update(Token).where(Token.name == name).values(revoked_at=datetime.now(UTC)))
+    if not rows.rowcount:
         raise TokenError(f"there is no token called {name}")
 
 

@@ -9,18 +9,18 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-import tools
+from flaskapp_deploy import programs, shell
 from tests.chart.render import ROOT
 
 Finding = tuple[str, str, str]
-CHECKOV_LOCK = ROOT / "tools/checkov/requirements.lock"
+CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 
 
 def kube_score(text: str) -> list[Finding]:
-    command = [tools.binaries("policy") / "kube-score", "score", "-", "--output-format=json"]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    command = [str(programs.binaries("policy") / "kube-score"), "score", "-", "--output-format=json"]
+    result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
     found = []
-    for item in json.loads(done.stdout):
+    for item in json.loads(result.stdout):
         name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
         for check in item["checks"] or []:
             # 10 is all well; 7 is nearly.
@@ -34,24 +34,24 @@ def kube_score(text: str) -> list[Finding]:
 def checkov_program() -> Path:
     """checkov in an environment of its own, since it pins what others need newer; made once for each lock."""
     key = sha256(CHECKOV_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = tools.cache() / f"checkov-{key}"
-    with tools.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
+    folder = shell.cache() / f"checkov-{key}"
+    with shell.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
         if not (folder / "complete").exists():
-            tools.say("installing checkov from tools/checkov/requirements.lock: about a minute the first time")
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*pip, "--require-hashes", "--requirement", CHECKOV_LOCK], check=True)
+            shell.say("installing checkov from tests/checkov/requirements.lock: about a minute the first time")
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            pip = [str(folder / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--require-hashes", "--requirement", str(CHECKOV_LOCK)], check=True)
             (folder / "complete").touch()
     return folder / "bin/checkov"
 
 
 def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
     """What checkov says against all files of a folder, in one run."""
-    command = [checkov_program(), "--directory", folder, "--framework", framework, "--output", "json"]
+    command = [str(checkov_program()), "--directory", str(folder), "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr
-    report = json.loads(done.stdout)
+    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    assert result.returncode in (0, 1), result.stderr
+    report = json.loads(result.stdout)
     assert report["summary"]["parsing_errors"] == 0
     found: list[dict[str, str]] = report["results"]["failed_checks"]
     return found

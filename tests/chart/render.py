@@ -28,12 +28,12 @@ def values_of(path: Path) -> dict[str, Any]:
 
 
 def run_helm(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         ["helm", *arguments], cwd=ROOT, input=stdin, check=False, capture_output=True, text=True, timeout=60
     )
-    if done.returncode:
-        raise RenderError(done.stderr.strip())
-    return done.stdout
+    if result.returncode:
+        raise RenderError(result.stderr.strip())
+    return result.stdout
 
 
 @cache

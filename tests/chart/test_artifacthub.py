@@ -18,7 +18,7 @@ KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
 REPOSITORY = "https://github.com/example/flaskapp"
 
 
-def annotations(chart: str) -> dict[str, Any]:
+def annotations_of(chart: str) -> dict[str, Any]:
     """Annotations by name without the prefix; the ones that hold YAML as what they hold."""
     found = values_of(CHARTS / chart / "Chart.yaml")["annotations"]
     assert all(name.startswith("artifacthub.io/") and isinstance(text, str) for name, text in found.items())
@@ -28,7 +28,7 @@ def annotations(chart: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("chart", VALUES)
 def test_annotations(chart: str) -> None:
-    found, metadata = annotations(chart), values_of(CHARTS / chart / "Chart.yaml")
+    found, metadata = annotations_of(chart), values_of(CHARTS / chart / "Chart.yaml")
     assert found["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
     assert found["prerelease"] == str("-" in metadata["version"]).lower()
     assert "signKey" not in found
@@ -44,7 +44,7 @@ def test_images_are_the_ones_that_are_rendered(chart: str) -> None:
     specs = [spec for _, spec in pods(render(chart, VALUES[chart]))]
     rendered = {container["image"] for spec in specs for container in containers(spec)}
     own = {image for image in rendered if image.startswith("localhost/")}
-    assert {item["image"] for item in annotations(chart)["images"]} == rendered - own
+    assert {item["image"] for item in annotations_of(chart)["images"]} == rendered - own
 
 
 def test_the_changelog_and_the_way_to_upgrade_have_this_version() -> None:

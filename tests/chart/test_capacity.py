@@ -41,8 +41,8 @@ def test_the_document_has_the_tables() -> None:
     for nodes, releases in PLANS.values():
         table = "\n".join(room.table(nodes, room.asked(releases)))
         assert table in text, "run `python -m benchmarks capacity`, and put its tables into docs/capacity.md"
-    for table in (scale.by_nodes(), scale.by_rate()):
-        assert "\n".join(table) in text
+    for lines in (scale.by_nodes(), scale.by_rate()):
+        assert "\n".join(lines) in text
     for item in room.NODE["system"] + room.NODE["beyond_one_node"]:
         assert item["source"] in text
 

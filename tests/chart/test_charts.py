@@ -220,8 +220,8 @@ def test_postgresql_alone_is_what_the_release_brings() -> None:
 
 
 def test_schemas_say_what_the_values_say() -> None:
-    done = run(sys.executable, "charts/schema.py", "--check")
-    assert done.returncode == 0, done.stdout
+    result = run(sys.executable, "charts/schema.py", "--check")
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("chart", ["flaskapp", "postgresql"])
@@ -240,8 +240,8 @@ def test_every_value_is_described(chart: str) -> None:
 def test_readmes_say_what_the_values_say(tmp_path: Path) -> None:
     copy = tmp_path / "charts"
     shutil.copytree(CHARTS, copy, ignore=shutil.ignore_patterns("*.tgz"))
-    done = run("helm-docs", "--chart-search-root", str(copy), "--sort-values-order", "file", "--log-level", "warning")
-    assert done.returncode == 0, output(done)
+    result = run("helm-docs", "--chart-search-root", str(copy), "--sort-values-order", "file", "--log-level", "warning")
+    assert result.returncode == 0, output(result)
     for chart in ("flaskapp", "postgresql"):
         assert (copy / chart / "README.md").read_text() == (CHARTS / chart / "README.md").read_text(), (
             "run `helm-docs --chart-search-root charts --sort-values-order file`"
@@ -275,9 +275,9 @@ def commit(repository: Path) -> None:
 
 
 def test_ct_lint() -> None:
-    done = run("ct", "lint", "--config", "charts/ct.yaml", "--charts", "charts/postgresql,charts/flaskapp")
-    assert done.returncode == 0, output(done)
-    assert "All charts linted successfully" in done.stdout
+    result = run("ct", "lint", "--config", "charts/ct.yaml", "--charts", "charts/postgresql,charts/flaskapp")
+    assert result.returncode == 0, output(result)
+    assert "All charts linted successfully" in result.stdout
 
 
 def test_ct_refuses_a_change_without_a_new_version(repository: Path) -> None:
@@ -305,8 +305,8 @@ def test_each_alert_has_its_runbook() -> None:
 
 
 def test_plain_manifests(tmp_path: Path) -> None:
-    done = run(sys.executable, "charts/manifests.py", str(tmp_path))
-    assert done.returncode == 0, output(done)
+    result = run(sys.executable, "charts/manifests.py", str(tmp_path))
+    assert result.returncode == 0, output(result)
     text = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert set(text) == {
         "db-configmap.yml",

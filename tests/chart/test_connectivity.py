@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-import tools
+from flaskapp_deploy import programs
 from tests.chart.render import WITHOUT_CLUSTER, merged, render
 
 # Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
-OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbour": {}}
+OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbor": {}}
 SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
 BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
 EXTERNAL = merged(
@@ -41,7 +41,7 @@ BACKUPS = ["backup[CronJob]", "backup[Job]"]
 PODS = ["web", "migrate", "sweep", "test-http"]
 DNS = [f"{pod} -> {to} TCP 53,UDP 53" for pod in PODS for to in ("kube-system/coredns", "169.254.20.10")]
 INSIDE = [f"{pod} -> web TCP 8000" for pod in PODS if pod != "web"]
-LET_IN = [f"{other} -> web TCP 8000" for other in OTHERS]
+ALLOWED = [f"{other} -> web TCP 8000" for other in OTHERS]
 TO_BUNDLED = [f"{pod} -> database TCP 5432" for pod in PODS]
 TO_EXTERNAL = [f"{pod} -> 10.0.0.0-10.0.255.255 TCP 6432" for pod in PODS]
 TO_S3 = [
@@ -56,23 +56,23 @@ TO_S3 = [
         "0.0.0.0-169.254.20.9 TCP 443",
         "169.254.20.11-255.255.255.255 TCP 443",
         "elsewhere/other TCP 443",
-        "shop/neighbour TCP 443",
+        "shop/neighbor TCP 443",
     )
 ]
 EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "bundled": (BUNDLED, [*DNS, *INSIDE, *TO_BUNDLED, *LET_IN]),
-    "external": (EXTERNAL, [*DNS, *INSIDE, *TO_EXTERNAL, *LET_IN]),
+    "bundled": (BUNDLED, [*DNS, *INSIDE, *TO_BUNDLED, *ALLOWED]),
+    "external": (EXTERNAL, [*DNS, *INSIDE, *TO_EXTERNAL, *ALLOWED]),
     "metrics for one, pages for another": (
         METRICS,
         [*DNS, *INSIDE, *TO_EXTERNAL, "elsewhere/other -> web TCP 9090", "kube-system/coredns -> web TCP 8000"],
     ),
     "no database": (
         merged(BUNDLED, {"database": {"enabled": False}, "postgresql": {"enabled": False}}),
-        [line for line in [*DNS, *INSIDE, *LET_IN] if "migrate" not in line],
+        [line for line in [*DNS, *INSIDE, *ALLOWED] if "migrate" not in line],
     ),
     "a backup to S3": (
         merged(BUNDLED, {"backup": {"enabled": True, "s3": {"uri": "s3://bucket/a/"}}}),
-        [*DNS, *INSIDE, *TO_BUNDLED, *LET_IN, *TO_S3],
+        [*DNS, *INSIDE, *TO_BUNDLED, *ALLOWED, *TO_S3],
     ),
 }
 
@@ -113,10 +113,10 @@ def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
     for item in objects:
         item["metadata"]["namespace"] = "shop"
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
-    command = [tools.binaries("policy") / "netpolicy", "list", "--quiet", "--dirpath", folder]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    command = [str(programs.binaries("policy") / "netpolicy"), "list", "--quiet", "--dirpath", str(folder)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     found = set()
-    for line in done.stdout.splitlines():
+    for line in result.stdout.splitlines():
         ends, _, ports = line.partition(" : ")
         source, _, target = ends.partition(" => ")
         if "shop/web-" in ends:

@@ -5,28 +5,28 @@ import subprocess
 import pytest
 import yaml
 
-import tools
+from flaskapp_deploy import programs
 from tests.chart.render import RELEASE_VALUES, ROOT, render
 
 
 @pytest.fixture(scope="module")
 def helm3() -> str:
-    return str(tools.binaries("helm3") / "helm")
+    return str(programs.binaries("helm3") / "helm")
 
 
 @pytest.mark.parametrize("name", RELEASE_VALUES)
 def test_the_same_objects(helm3: str, name: str) -> None:
     values = RELEASE_VALUES[name]
     command = [helm3, "template", "web", "charts/flaskapp", "--namespace", "shop", "--values", "-"]
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=ROOT, input=yaml.safe_dump(values), capture_output=True, text=True, check=True, timeout=60
     )
-    objects = [found for found in yaml.safe_load_all(done.stdout) if found]
+    objects = [found for found in yaml.safe_load_all(result.stdout) if found]
     assert sorted(objects, key=str) == sorted(render("flaskapp", values), key=str)
 
 
 def test_the_same_refusal(helm3: str) -> None:
     command = [helm3, "template", "web", "charts/flaskapp", "--set", "replcias=3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0
-    assert "replcias" in done.stderr
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0
+    assert "replcias" in result.stderr

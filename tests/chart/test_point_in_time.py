@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import yaml
 from botocore import xform_name  # type: ignore[import-untyped]
@@ -52,6 +53,6 @@ def test_rds() -> None:
     operation = model.operation_model("RestoreDBInstanceToPointInTime")
     assert xform_name(operation.name, "-") == command
     names = {f"--{xform_name(name, '-')}": name for name in operation.input_shape.members}
-    given = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
+    given: dict[str, Any] = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
     given["VpcSecurityGroupIds"] = [given["VpcSecurityGroupIds"]]
     assert not ParamValidator().validate(given, operation.input_shape).has_errors()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.pki import Authority
+from flaskapp_deploy.cluster.pki import Authority
 from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs, has_debian_packages
 from tests.chart.render import CHARTS, ROOT, merged, one, render, values_of
 
@@ -95,6 +95,7 @@ def test_changed_secret_changes_the_passwords_of_the_running_server(pod: Pod) ->
 
 def test_two_logins_overlap(tmp_path: Path) -> None:
     """A new password comes with the other login; the one before works on for a while, and then no more."""
+    pod = make_pod(tmp_path, secretKeys={"username": "username"}, overlapSeconds=6)
 
     def works(user: str, password: str) -> bool:
         return pod.psql(user, password, "SELECT 1").returncode == 0
@@ -104,7 +105,6 @@ def test_two_logins_overlap(tmp_path: Path) -> None:
         while works(user, password):
             assert time.monotonic() < deadline, f"{user} still comes in"
 
-    pod = make_pod(tmp_path, secretKeys={"username": "username"}, overlapSeconds=6)
     pod.set_passwords(username="flaskapp", password="first", owner_password="owner")
     pod.start("postgresql")
     roles = pod.start("roles")
@@ -200,7 +200,7 @@ def test_another_major_version_by_dump_and_restore(tmp_path: Path) -> None:
 
     def inside(pod: Pod, *command: str, stdin: bytes = b"") -> bytes:
         argv = pod.command({"PGHOST": "/var/run/postgresql"}, *command)
-        return subprocess.run(argv, input=stdin, check=True, stdout=subprocess.PIPE, **pod.options()).stdout
+        return subprocess.run(argv, input=stdin, check=True, stdout=subprocess.PIPE, **pod.options()).stdout  # type: ignore[no-any-return]
 
     def started(pod: Pod, count: int) -> Pod:
         pod.start("postgresql")

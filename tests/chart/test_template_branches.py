@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def mark(folder: Path) -> dict[str, str]:
 
     for path in sorted(folder.glob("*/templates/**/*")):
         if path.is_file():
-            path.write_text(OPENS.sub(lambda found, path=path: marked(found, path), path.read_text()))
+            path.write_text(OPENS.sub(partial(marked, path=path), path.read_text()))
     return marks
 
 
@@ -77,8 +78,8 @@ def cases(chart: str) -> set[tuple[str, str, str]]:
 
 def run(folder: Path, *command: str, values: str) -> set[str]:
     """The marks that helm came by."""
-    done = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
-    return set(re.findall(r"BRANCH-\d+\.", done.stdout + done.stderr))
+    result = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
+    return set(re.findall(r"BRANCH-\d+\.", result.stdout + result.stderr))
 
 
 def unmark(folder: Path, names: set[str]) -> None:

@@ -15,9 +15,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 WORDS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 BENCHMARKS = {path.parent.name for path in ROOT.glob("benchmarks/*/__main__.py")}
 # After the start of a line, a pipe, a semicolon, a bracket or variables that are set for one command.
-COMMAND = re.compile(
-    r"(?:^|[|;&({]|\$\()\s*(?:[A-Z_]+=\S+ )*(make|python3? -m|helm|kubectl)(?= |$)([^|;&)\n]*)", re.MULTILINE
-)
+PROGRAMS = r"make|(?:deploy/)?flaskapp-deploy|python3? -m|helm|kubectl"
+COMMAND = re.compile(rf"(?:^|[|;&({{]|\$\()\s*(?:[A-Z_]+=\S+ )*({PROGRAMS})(?= |$)([^|;&)\n]*)", re.MULTILINE)
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|…")
 
 
@@ -27,6 +26,8 @@ def faults(text: str) -> Iterator[str]:
         words = re.sub(r"\s#.*", "", rest).split()
         if program == "make":
             yield from of_make(words)
+        elif program.endswith("flaskapp-deploy"):
+            yield from options("flaskapp_deploy", commands_in(words), words)
         elif program.startswith("python"):
             yield from of_python(words)
         else:
@@ -52,7 +53,7 @@ def of_make(words: list[str]) -> Iterator[str]:
 
 @cache
 def used(variable: str) -> bool:
-    sources = [ROOT / "Makefile", *ROOT.glob("pipeline/*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "tools/venv.sh"]
+    sources = [ROOT / "Makefile", *ROOT.glob("deploy/**/*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "deploy/venv.sh"]
     return any(re.search(rf"\b{variable}\b", path.read_text()) for path in sources)
 
 
@@ -72,8 +73,12 @@ def of_python(words: list[str]) -> Iterator[str]:
             else:
                 yield from options(f"benchmarks.{suite}", [], after.split())
     elif importable(module):
-        groups = [word for word in rest[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
-        yield from options(module, groups, rest)
+        yield from options(module, commands_in(rest), rest)
+
+
+def commands_in(words: list[str]) -> list[str]:
+    """The words that may be a command and a command of it."""
+    return [word for word in words[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
 
 
 def importable(module: str) -> bool:
@@ -107,8 +112,8 @@ def of_program(program: str, words: list[str]) -> Iterator[str]:
     answers = [asked(program, *verbs[:count]) for count in range(1, len(verbs) + 1)]
     if answers[0][0] or f'unknown command "{verbs[0]}"' in answers[0][1]:
         yield f"{program} {verbs[0]}: no such command"
-    said = "".join(text for _, text in answers) + (asked_options() if program == "kubectl" else "")
-    yield from unknown(words[: words.index("--")] if "--" in words else words, said, f"{program} {verbs[0]}")
+    message = "".join(text for _, text in answers) + (asked_options() if program == "kubectl" else "")
+    yield from unknown(words[: words.index("--")] if "--" in words else words, message, f"{program} {verbs[0]}")
 
 
 def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
@@ -120,8 +125,8 @@ def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
 
 @cache
 def asked(*command: str) -> tuple[int, str]:
-    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout + done.stderr
+    result = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return result.returncode, result.stdout + result.stderr
 
 
 @cache

@@ -8,7 +8,7 @@ from tests.docs.pages import BLOCKS, PAGES, ROOT, Page
 
 DIAGRAMS = [block for block in BLOCKS if block.kind == "mermaid"]
 NODE = re.compile(r"\b([A-Za-z]+)(?:\(\[(.*?)\]\)|\[\((.*?)\)\]|\[(.*?)\])")
-FILE = re.compile(r"[\w./-]+\.(?:py|yaml|yml|tpl)|(?:src|charts|infra|pipeline|localcluster)/[\w/]+")
+FILE = re.compile(r"[\w./-]+\.(?:py|yaml|yml|tpl)|(?:src|charts|infra|deploy|reliability)/[\w/]+")
 
 
 def components(text: str) -> dict[str, str]:
@@ -44,7 +44,7 @@ def test_mistakes_are_seen() -> None:
 
 
 def test_the_release_has_the_steps_of_the_buildspec() -> None:
-    steps = re.findall(r"^ +- python -m pipeline (\w+)$", (ROOT / "buildspec.yml").read_text(), re.MULTILINE)
+    steps = re.findall(r"^ +- deploy/flaskapp-deploy (\w+)$", (ROOT / "buildspec.yml").read_text(), re.MULTILINE)
     drawn = [found for block in DIAGRAMS for found in re.findall(r"\[\"pipeline (\w+)", block.text)]
     assert drawn == steps
 

@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 import yaml
 
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 from tests.chart.kubernetes_schemas import NEWEST, kubeconform
 from tests.chart.render import WITHOUT_CLUSTER, merged, render_text, run_helm
 from tests.docs import commands
@@ -43,8 +43,8 @@ FILE = re.compile(rf"(?<![\w./:-])((?:{'|'.join(map(re.escape, TOP))})/[\w./*-]*
 
 def shell(block: Block) -> None:
     script = PLACE.sub("x", block.text)
-    done = subprocess.run(SHELLCHECK, input=script, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    result = subprocess.run(SHELLCHECK, input=script, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
     assert not list(commands.faults(block.text))
     renders(block)
 
@@ -63,10 +63,10 @@ def renders(block: Block) -> None:
 def run(block: Block) -> None:
     """Run it here: it is cheap, and changes nothing outside build/."""
     shell(block)
-    environment = {**os.environ, "PYTHONPATH": "src:."}
+    environment = {**os.environ, "PYTHONPATH": "src:deploy:."}
     command = ["bash", "-euo", "pipefail", "-c", block.text]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def values(block: Block) -> None:
@@ -154,8 +154,8 @@ SEEDED = [
     ("sh", "make upp"),
     ("sh", "make test SUITE=chrat"),
     ("sh", "make up APP=examples/nothing"),
-    ("sh", "python -m pipeline relase"),
-    ("sh", "python -m localcluster up --node 2"),
+    ("sh", "deploy/flaskapp-deploy relase"),
+    ("sh", "deploy/flaskapp-deploy cluster up --node 2"),
     ("sh", "python -m benchmarks capcity"),
     ("sh", "helm instal web charts/flaskapp"),
     ("sh", "helm upgrade web charts/flaskapp --instal"),
@@ -169,7 +169,7 @@ SEEDED = [
     ("yaml postgresql", "maxConnection: 2"),
     ("json", "{"),
     ("toml", "a ="),
-    ("insights", "filter log_processed.colour = 1"),
+    ("insights", "filter log_processed.color = 1"),
     ("python", "print()"),
     ("", "make up"),
 ]
@@ -193,7 +193,7 @@ def test_messages_in_troubleshooting_are_ours() -> None:
     others = ("additional properties", "another operation", "context deadline exceeded")
     page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Pods")[0]
     quoted = re.findall(r"^\| (?:a line such as )?`([^`]+ [^`]+)`", page, re.MULTILINE)
-    sources = [path for top in ("localcluster", "pipeline", "charts") for path in (ROOT / top).rglob("*.*")]
+    sources = [path for top in ("deploy", "charts") for path in (ROOT / top).rglob("*.*")]
     code = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".yaml", ".tpl"))
     assert len(quoted) > 6
     for message in quoted:

@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-import tools
+from flaskapp_deploy import programs
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/dependencies.md").read_text()
@@ -18,10 +18,10 @@ def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     listed += [each for extra in project["project"]["optional-dependencies"].values() for each in extra]
-    for path in ROOT.glob("tools/*/requirements.txt"):
+    for path in ROOT.glob("tests/*/requirements.txt"):
         listed += path.read_text().splitlines()
     packages = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in listed if not line.startswith("#")}
-    return packages | {tool.name for group in tools.groups() for tool in tools.tools_of(group)}
+    return packages | {tool.name for group in programs.groups() for tool in programs.tools_of(group)}
 
 
 def test_each_dependency_is_justified() -> None:

@@ -60,7 +60,7 @@ class Image:
 @pytest.fixture
 def versions(tmp_path: Path, new_database: Callable[..., Database]) -> list[Image]:
     """Two releases, the second with one revision more, made by Flask-Migrate itself."""
-    images = []
+    images: list[Image] = []
     source = APPLICATION
     scratch = new_database()
     for number in (1, 2):
@@ -72,8 +72,8 @@ def versions(tmp_path: Path, new_database: Callable[..., Database]) -> list[Imag
             image.directory.mkdir()
         (image.directory / "app.py").write_text(source)
         for command in (["migrate"], ["upgrade"]) if images else (["init"], ["migrate"], ["upgrade"]):
-            done = image.run(["flask", "db", *command], scratch)
-            assert done.returncode == 0, done.stderr
+            result = image.run(["flask", "db", *command], scratch)
+            assert result.returncode == 0, result.stderr
         images.append(image)
     return images
 

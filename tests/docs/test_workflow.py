@@ -2,7 +2,7 @@
 
 import yaml
 
-from pipeline.target import Context, Kind
+from flaskapp_deploy.up.target import Context, Kind
 from tests.docs import commands
 from tests.docs.pages import ROOT
 

@@ -1,11 +1,12 @@
-"""The cluster and the rights of tests/release, with the examples' images on its nodes."""
+"""The cluster and the rights of reliability, with the examples' images on its nodes."""
 
 import pytest
 
-from localcluster import cluster, image
-from localcluster.instance import Instance
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.images import image
 from tests.chart.render import run_helm
-from tests.release.conftest import POSTGRES, ROOT, admin, images, kubernetes, releaser
+from tests.kubernetes import POSTGRES, ROOT, admin, images, kubernetes, releaser
 
 __all__ = ["admin", "images", "kubernetes", "releaser"]
 
@@ -24,5 +25,5 @@ def references(kubernetes: Instance) -> dict[str, str]:
     archives = {each.reference: each.archive for each in built.values()}
     if database := image.postgres_archive():
         archives[POSTGRES] = database
-    cluster.load_images(kubernetes.name, archives)
+    lifecycle.load_images(kubernetes.name, archives)
     return {name: each.reference for name, each in built.items()}

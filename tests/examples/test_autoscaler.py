@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.helm import Cluster
-from tests.release.conftest import ROOT
-from tests.release.test_release import CHART, get, wait
+from flaskapp_deploy.kubernetes import Cluster
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import CHART, get, wait
 
 
 def test_switching_the_autoscaler_on_keeps_every_pod(
@@ -21,8 +21,8 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
     def upgrade(*settings: str) -> dict[str, Any]:
         cluster.helm("upgrade", "--install", "hello", CHART, *values, *settings)
         command = ["get", "deployment", "hello-flaskapp", "--output=json", "--show-managed-fields"]
-        found: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
-        return found
+        document: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
+        return document
 
     def owners(deployment: dict[str, Any]) -> set[str]:
         """Who set the number of pods."""

@@ -14,18 +14,18 @@ import requests
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 
-import tools
-from localcluster import cluster as localcluster
-from localcluster.instance import Instance
-from pipeline.config import PipelineError
-from pipeline.helm import Cluster
+from flaskapp_deploy import programs
+from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.shell import DeployError
 from tests import pages
 from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
 from tests.chart.test_values_property import SCHEMA, render_draw, strategy
 from tests.infra.test_flux import FLUX
-from tests.release.conftest import ROOT
-from tests.release.test_release import get, url, wait
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import get, url, wait
 
 Releaser = Callable[[str], Cluster]
 CHART = "charts/flaskapp"
@@ -38,18 +38,18 @@ def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> N
     Without `--namespace` ct makes namespaces of its own, and that takes a cluster's administrator.
     """
     cluster = releaser(f"ct-{chart}")
-    path = f"{tools.binaries('chart')}:{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    path = f"{programs.binaries('chart')}:{programs.binaries('kubernetes')}:{os.environ['PATH']}"
     command = ["ct", "install", "--config=charts/ct.yaml", f"--charts=charts/{chart}"]
     command += [f"--namespace={cluster.namespace}", "--helm-extra-args=--timeout 180s"]
     if chart == "flaskapp":
         repository, _, tag = images["flaskapp"].rpartition(":")
         command += [f"--helm-extra-set-args=--set=image.repository={repository} --set-string=image.tag={tag}"]
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": path}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
-    assert "All charts installed successfully" in done.stdout
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr
+    assert "All charts installed successfully" in result.stdout
     for values in (ROOT / "charts" / chart / "ci").glob("*-values.yaml"):
-        assert f"Installing chart with values file 'charts/{chart}/ci/{values.name}'" in done.stdout.replace('"', "'")
+        assert f"Installing chart with values file 'charts/{chart}/ci/{values.name}'" in result.stdout.replace('"', "'")
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
@@ -62,17 +62,17 @@ def versions(cluster: Cluster) -> dict[str, str]:
 def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
     """What `make manifests` writes, in an empty namespace that enforces `restricted`, without helm."""
     cluster = releaser("kubectl-alone")
-    done = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    files = [ROOT / line for line in done.stdout.split()]
+    result = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    files = [ROOT / line for line in result.stdout.split()]
     assert "db-secret.yml" in {file.name for file in files}
     for file in files:
         (tmp_path / file.name).write_text(file.read_text())
     [wanted] = re.findall(r"image: (localhost/flaskapp:\S+)$", "".join(map(Path.read_text, files)), re.MULTILINE)[-1:]
-    localcluster.name_image(kubernetes.name, images["flaskapp"], wanted)
+    lifecycle.name_image(kubernetes.name, images["flaskapp"], wanted)
 
     secret = tmp_path / "db-secret.yml"
-    with pytest.raises(PipelineError, match="illegal base64"):
+    with pytest.raises(DeployError, match="illegal base64"):
         cluster.kubectl("apply", "-f", str(secret))
     assert cluster.kubectl("get", "secrets", "--output=name").stdout == ""
 
@@ -99,8 +99,8 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
 def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]) -> None:
     """docs/local.md, as it stands there."""
     version = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())["appVersion"]
-    localcluster.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
-    path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+    lifecycle.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
+    path = f"{programs.binaries('kubernetes')}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig), "PATH": path}
     make, passwords, apply, remove = pages.blocks("local.md", "Plain manifests")
     made = pages.run(make, env=environment, timeout=120).stdout.split()
@@ -127,7 +127,11 @@ def define(cluster: Cluster, sources: dict[str, crds.Source]) -> None:
         definition["spec"].pop("conversion", None)
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(definition))
         names = definition["spec"]["names"]["plural"]
-        wait(lambda names=names: not cluster.kubectl("get", names, check=False).returncode, 30, f"the resource {names}")
+        wait(partial(_served, cluster, names), 30, f"the resource {names}")
+
+
+def _served(cluster: Cluster, names: str) -> bool:
+    return cluster.kubectl("get", names, check=False).returncode == 0
 
 
 def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Callable[[str], Cluster]) -> None:
@@ -155,10 +159,10 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
             cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
             if priority := spec.get("priorityClassName"):
                 cluster.kubectl("create", "priorityclass", priority, "--value=1", check=False)
-        done = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
-        accepted.append(done.stdout.count("(server dry run)"))
+        result = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
+        accepted.append(result.stdout.count("(server dry run)"))
         assert accepted[-1] == len(objects)
-        assert "Warning" not in done.stderr, done.stderr
+        assert "Warning" not in result.stderr, result.stderr
 
     draw()
     print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
@@ -171,8 +175,8 @@ def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Clus
     define(cluster, FLUX)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flaskapp"}}
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-    done = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
-    assert done.stdout.count("(server dry run)") == 4
+    result = cluster.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "infra/flux.yaml"))
+    assert result.stdout.count("(server dry run)") == 4
     chart = "chart: {spec: {chart: x, sourceRef: {kind: HelmRepository, name: x}}}"
     both = (ROOT / "infra/flux.yaml").read_text().replace("  chartRef:", f"  {chart}\n  chartRef:")
     refused = cluster.kubectl("apply", "--dry-run=server", "-f", "-", stdin=both, check=False)
@@ -181,16 +185,26 @@ def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Clus
 
 def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[str, str]) -> None:
     cluster = releaser("helm-3")
-    helm3 = tools.binaries("helm3") / "helm"
+    helm3 = programs.binaries("helm3") / "helm"
     repository, _, tag = images["flaskapp"].rpartition(":")
     values = ["--values", "environments/dev.yaml", "--set", f"image.repository={repository}"]
     values += ["--set-string", f"image.tag={tag}", "--wait", "--wait-for-jobs", "--timeout=5m"]
 
     def upgrade(program: Path, *settings: str) -> None:
-        command = [program, "upgrade", "--install", "old", CHART, *values, *settings, "--namespace", cluster.namespace]
+        command = [
+            str(program),
+            "upgrade",
+            "--install",
+            "old",
+            str(CHART),
+            *values,
+            *settings,
+            "--namespace",
+            cluster.namespace,
+        ]
         environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, done.stderr
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        assert result.returncode == 0, result.stderr
 
     def state() -> tuple[list[str], str, list[str]]:
         pods = get(cluster, "pods", selector="app.kubernetes.io/instance=old,app.kubernetes.io/component=web")
@@ -202,11 +216,11 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     upgrade(helm3)
     upgrade(helm3, "--set", "config.LOG_LEVEL=INFO")
     before = state()
-    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
+    upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
     assert state() == before, "taking over rolled a pod, or changed a password"
     # Autoscaling goes on under Helm 4: the fields that Helm 3 set are given over.
-    upgrade(tools.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
-    upgrade(tools.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
+    upgrade(programs.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
+    upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
     assert requests.get(f"{url(cluster, 'old-flaskapp')}/api/v1/services", timeout=10).status_code == 200
     assert state()[1:] == before[1:]
     assert cluster.helm("list", "--output=json").stdout.count('"deployed"') == 1

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import yaml
 
-import tools
-from localcluster import packages
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
-from tests.release.conftest import ROOT
-from tests.release.test_release import CHART, get, wait
+from flaskapp_deploy import programs
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.programs import packages
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import CHART, get, wait
 
 Releaser = Callable[[str], Cluster]
 HOME, FRIENDS = "enforced", "enforced-friends"
@@ -25,11 +25,11 @@ LISTEN = ["python", "-m", "http.server", "8080", "--directory", "/tmp"]
 EXPECTED = {
     ("friend", "web"): True,
     ("friend", "database"): False,
-    ("friend", "neighbour"): True,
-    ("neighbour", "web"): False,
-    ("neighbour", "database"): False,
+    ("friend", "neighbor"): True,
+    ("neighbor", "web"): False,
+    ("neighbor", "database"): False,
     ("web", "database"): True,
-    ("web", "neighbour"): False,
+    ("web", "neighbor"): False,
     ("web", "friend"): False,
 }
 
@@ -38,7 +38,7 @@ EXPECTED = {
 def enforcer(instance: Instance, node: str, log: Path) -> Iterator[None]:
     """kube-router's firewall in a node's network, and nothing of it afterwards."""
     inside = ["ip", "netns", "exec", instance.namespace(node)]
-    program = tools.binaries("enforcer") / "kube-router"
+    program = programs.binaries("enforcer") / "kube-router"
     options = [f"--kubeconfig={instance.kubeconfig}", f"--hostname-override={node}"]
     options += ["--run-router=false", "--run-service-proxy=false", f"--service-cluster-ip-range={instance.services}"]
     # Pods of one node speak over its bridge, past the rules unless this is on.
@@ -79,11 +79,11 @@ def test_what_is_let_through(
     values = ["--values", str(ROOT / "environments/dev.yaml"), "--set", f"image.repository={repository}"]
     values += ["--set-string", f"image.tag={tag}", "--set", f"networkPolicy.enabled=true,{peers}"]
     home.helm("upgrade", "--install", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values)
-    pod(home, "neighbour", images["hello"])
+    pod(home, "neighbor", images["hello"])
     pod(friends, "friend", images["hello"])
-    places = {"web": admin(HOME), "neighbour": admin(HOME), "friend": admin(FRIENDS)}
+    places = {"web": admin(HOME), "neighbor": admin(HOME), "friend": admin(FRIENDS)}
     targets = {"web": (f"web-flaskapp.{HOME}", 80), "database": (f"web-postgresql.{HOME}", 5432)}
-    for name in ("neighbour", "friend"):
+    for name in ("neighbor", "friend"):
         targets[name] = (get(places[name], "pod", name)["status"]["podIP"], 8080)
 
     def reaches(source: str, target: str) -> bool:
@@ -101,7 +101,7 @@ def test_what_is_let_through(
     with ExitStack() as stack:
         for node in kubernetes.nodes:
             stack.enter_context(enforcer(kubernetes, node, tmp_path / f"{node}.log"))
-        wait(lambda: not reaches("neighbour", "database"), 60, "the first policy")
+        wait(lambda: not reaches("neighbor", "database"), 60, "the first policy")
         assert found() == EXPECTED
         # What the policies let through is all that the release needs, from its first start on.
         home.helm("upgrade", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values, "--set", "config.A=b")

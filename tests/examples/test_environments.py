@@ -9,18 +9,19 @@ import os
 import secrets
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import requests
 import yaml
 
-import tools
 from benchmarks.capacity import room
-from pipeline.config import PipelineError
-from pipeline.helm import Cluster
+from flaskapp_deploy import programs
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.shell import DeployError
 from tests import pages
-from tests.release.conftest import ROOT
-from tests.release.test_release import get, url, wait
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import get, url, wait
 
 Releaser = Callable[[str], Cluster]
 CHART = "charts/flaskapp"
@@ -75,7 +76,7 @@ class Shop:
         """Lines of a document, as somebody who may do all in the namespace."""
         namespaced = f"kubectl --namespace {self.admin.namespace}"
         script = lines.replace("RELEASE", RELEASE).replace("kubectl", namespaced)
-        path = f"{tools.binaries('kubernetes')}:{os.environ['PATH']}"
+        path = f"{programs.binaries('kubernetes')}:{os.environ['PATH']}"
         pages.run(script, env=os.environ | {"KUBECONFIG": str(self.admin.kubeconfig), "PATH": path})
 
     def refused_by_quota(self) -> list[str]:
@@ -98,7 +99,7 @@ def test_staging(shop: Shop) -> None:
 def test_its_volume_grows(shop: Shop) -> None:
     """docs/postgresql.md, "Grow the volume"; the local class notes the new size, and has no disk to grow."""
     size = "postgresql.primary.persistence.size=20Gi"
-    with pytest.raises(PipelineError, match="the volume was made with 8Gi"):
+    with pytest.raises(DeployError, match="the volume was made with 8Gi"):
         shop.upgrade("staging", "--set", size)
     expandable = '{"allowVolumeExpansion": true}'
     shop.admin.kubectl("patch", "storageclass", "local-path", "--patch", expandable)
@@ -161,7 +162,9 @@ def test_one_node_holds_t4g_small_and_its_rollout(releaser: Releaser, admin: Rel
     one.upgrade("t4g-small")
     assert one.post("1.0.0") == 201
     before = {pod["metadata"]["uid"] for pod in get(one.cluster, "pods", selector=WEB)}
-    ended, failures, asked = threading.Event(), [], []
+    ended = threading.Event()
+    failures: list[Any] = []
+    asked: list[Any] = []
 
     def ask() -> None:
         while not ended.wait(0.1):

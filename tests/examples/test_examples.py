@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.helm import Cluster
-from tests.release.conftest import ROOT
-from tests.release.test_release import get, install, url, wait
+from flaskapp_deploy.kubernetes import Cluster
+from tests.kubernetes import ROOT
+from tests.reliability.test_release import get, install, url, wait
 
 
 class Example:

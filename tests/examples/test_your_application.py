@@ -3,10 +3,10 @@
 import os
 import shutil
 
-from localcluster.instance import Instance
-from pipeline.helm import Cluster
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.kubernetes import Cluster
 from tests import pages
-from tests.release.conftest import INSTANCE
+from tests.kubernetes import INSTANCE
 
 
 def test_every_step(kubernetes: Instance) -> None:
@@ -14,8 +14,8 @@ def test_every_step(kubernetes: Instance) -> None:
     assert len(blocks) == 5
     assert "registry.example.com" in last
     try:
-        done = pages.run("\n".join(blocks), env=os.environ | {"INSTANCE": INSTANCE}, timeout=580)
-        assert done.stdout.count("Ada") >= 2
+        result = pages.run("\n".join(blocks), env=os.environ | {"INSTANCE": INSTANCE}, timeout=580)
+        assert result.stdout.count("Ada") >= 2
     finally:
         shutil.rmtree("/tmp/guestbook", ignore_errors=True)
         admin = Cluster(kubernetes.kubeconfig, "", "guestbook")

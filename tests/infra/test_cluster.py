@@ -168,7 +168,11 @@ def test_the_pods_that_the_cluster_needs_leave_room() -> None:
 
 def test_kubernetes_minors() -> None:
     """EKS follows upstream by some months: the local cluster may be one minor ahead, no more."""
-    local = int(re.findall(r"k8s\.io/kubernetes v1\.(\d+)\.", (ROOT / "tools/kubernetes/go.mod").read_text())[0])
+    local = int(
+        re.findall(
+            r"k8s\.io/kubernetes v1\.(\d+)\.", (ROOT / "deploy/flaskapp_deploy/programs/kubernetes/go.mod").read_text()
+        )[0]
+    )
     eks = int(CLUSTER["metadata"]["version"].removeprefix("1."))
     assert 0 <= local - eks <= 1
     assert t.load("cluster-autoscaler")["image"]["tag"].startswith(f"v1.{eks}.")

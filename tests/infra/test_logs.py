@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flaskapp.logs import STANDARD
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 from tests.infra import template as t
 from tests.infra.filter_pattern import MISSING, PatternError, matches, selected
 
@@ -96,9 +96,9 @@ def counted(name: str, lines: list[str]) -> list[dict[str, Any]]:
 
 
 def test_the_service_wrote_what_the_filters_are_for(lines: list[str]) -> None:
-    said = [json.loads(line) for line in lines]
-    assert {each["status"] for each in said if each["logger"] == "flaskapp.request"} >= {404, 503}
-    assert {each["database_up"] for each in said if each["message"] == "heartbeat"} == {True, False}
+    messages = [json.loads(line) for line in lines]
+    assert {each["status"] for each in messages if each["logger"] == "flaskapp.request"} >= {404, 503}
+    assert {each["database_up"] for each in messages if each["message"] == "heartbeat"} == {True, False}
 
 
 def test_requests(lines: list[str]) -> None:

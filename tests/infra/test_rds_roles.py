@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from pipeline.postgres import PROGRAMS, Postgres
+from flaskapp_deploy.up.postgres import PROGRAMS, Postgres
 from tests.infra import template as t
 
 PASSWORDS = {"flaskapp_owner": "owner-'pass\"word", "flaskapp": "application-'pass\"word", "master": "master"}

@@ -22,20 +22,20 @@ def test_each_concern_has_its_template() -> None:
 
 def test_cfn_lint() -> None:
     """Types, properties, values, references: what CloudFormation would refuse, and informational findings too."""
-    done = subprocess.run(
+    result = subprocess.run(
         ["cfn-lint", "--include-checks", "I", "--regions", "us-east-1", "eu-central-1", "--", *map(str, t.paths())],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_cfn_lint_refuses_a_wrong_template(tmp_path: Path) -> None:
     text = (t.INFRA / "ecr.yaml").read_text().replace("ScanOnPush: true", "ScanOnPsh: true")
     (tmp_path / "ecr.yaml").write_text(text)
-    done = subprocess.run(["cfn-lint", str(tmp_path / "ecr.yaml")], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "ScanOnPsh" in done.stdout
+    result = subprocess.run(["cfn-lint", str(tmp_path / "ecr.yaml")], capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "ScanOnPsh" in result.stdout
 
 
 @pytest.mark.parametrize("rule", t.RULES, ids=lambda rule: str(rule.__name__))

@@ -15,17 +15,24 @@ from flask import Flask
 from flask.testing import FlaskClient
 from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 from sqlalchemy import Connection
+from werkzeug.test import TestResponse
 
 from flaskapp import create_app, migrate
 from flaskapp.database import command_engine
 from flaskapp.settings import Settings
-from pipeline.postgres import free_port
+from flaskapp_deploy.shell import free_port
 from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]
 
 ADMIN = "test-admin-token-of-enough-letters"
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def decoded(response: TestResponse) -> Any:
+    """The document that an answer holds."""
+    assert response.is_json, response.text
+    return response.json
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 from flaskapp import migrate, transfer
 from flaskapp.database import command_engine
 from flaskapp.settings import Settings
-from pipeline.postgres import Postgres
+from flaskapp_deploy.up.postgres import Postgres
 from tests.postgres import Database
 from tests.service.conftest import Server
 

@@ -12,7 +12,7 @@ from flaskapp import tokens
 from flaskapp.database import command_engine
 from flaskapp.settings import Settings, SettingsError
 from tests.postgres import Database
-from tests.service.conftest import ADMIN
+from tests.service.conftest import ADMIN, decoded
 
 BODY = {"service": "shop", "environment": "staging", "version": "1"}
 
@@ -41,15 +41,15 @@ def test_writes_need_a_token_and_say_how_to_get_one(app: Flask, client: FlaskCli
     answer = app.test_client().post("/api/v1/deployments", json=BODY)
     assert (answer.status_code, answer.content_type) == (401, "application/problem+json")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "flaskapp token create" in answer.json["detail"]
-    assert client.get("/api/v1/deployments").json["items"] == []
+    assert "flaskapp token create" in decoded(answer)["detail"]
+    assert decoded(client.get("/api/v1/deployments"))["items"] == []
 
 
 @pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer", "Basic OnB3", "Digest x", "Bearer é\x80", ""])
 def test_wrong_tokens(app: Flask, client: FlaskClient, authorization: str) -> None:
     answer = app.test_client().post("/api/v1/deployments", json=BODY, headers={"Authorization": authorization})
     assert answer.status_code == 401
-    assert client.get("/api/v1/deployments").json["items"] == []
+    assert decoded(client.get("/api/v1/deployments"))["items"] == []
 
 
 def test_scopes(private: Flask, make: Callable[..., dict[str, str]]) -> None:
@@ -62,14 +62,14 @@ def test_scopes(private: Flask, make: Callable[..., dict[str, str]]) -> None:
     assert client.put("/api/v1/environments", json=order, headers=write).status_code == 403
     assert client.put("/api/v1/environments", json=order, headers=admin).status_code == 200
     for token in (read, write, admin):
-        assert len(client.get("/api/v1/deployments", headers=token).json["items"]) == 1
+        assert len(decoded(client.get("/api/v1/deployments", headers=token))["items"]) == 1
 
 
 def test_a_token_of_one_service_writes_no_other(private: Flask, make: Callable[..., dict[str, str]]) -> None:
     client = private.test_client()
     anything = make("anything")
-    shop = client.post("/api/v1/deployments", json=BODY, headers=anything).json["id"]
-    other = client.post("/api/v1/deployments", json={**BODY, "service": "other"}, headers=anything).json["id"]
+    shop = decoded(client.post("/api/v1/deployments", json=BODY, headers=anything))["id"]
+    other = decoded(client.post("/api/v1/deployments", json={**BODY, "service": "other"}, headers=anything))["id"]
     limited = make("limited", service="shop")
     assert client.post("/api/v1/deployments", json=BODY, headers=limited).status_code == 201
     for service in ("other", "new"):
@@ -81,7 +81,7 @@ def test_a_token_of_one_service_writes_no_other(private: Flask, make: Callable[.
     client.patch(f"/api/v1/deployments/{other}", json=done, headers=anything)
     assert client.post(f"/api/v1/deployments/{shop}/failures", json={}, headers=limited).status_code == 201
     assert client.post(f"/api/v1/deployments/{other}/failures", json={}, headers=limited).status_code == 403
-    assert client.get("/api/v1/services", headers=limited).json["items"] == ["other", "shop"]
+    assert decoded(client.get("/api/v1/services", headers=limited))["items"] == ["other", "shop"]
 
 
 def test_revoked_and_expired(private: Flask, make: Callable[..., dict[str, str]], own_database: Database) -> None:

@@ -6,6 +6,8 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 
+from tests.service.conftest import decoded
+
 MINIMAL = {"service": "shop", "environment": "staging", "version": "1.0.0"}
 FULL = {
     **MINIMAL,
@@ -24,7 +26,7 @@ FULL = {
 def post(client: FlaskClient, **fields: Any) -> dict[str, Any]:
     answer = client.post("/api/v1/deployments", json={**MINIMAL, **fields})
     assert answer.status_code == 201, answer.text
-    body: dict[str, Any] = answer.json
+    body: dict[str, Any] = decoded(answer)
     return body
 
 
@@ -32,9 +34,9 @@ def test_minimal(client: FlaskClient) -> None:
     answer = client.post("/api/v1/deployments", json=MINIMAL)
     assert answer.status_code == 201
     assert client.get(answer.headers["Location"]).json == answer.json
-    assert answer.json["status"] == "started"
-    assert answer.json["started_at"].endswith("+00:00")
-    assert answer.json["finished_at"] is None
+    assert decoded(answer)["status"] == "started"
+    assert decoded(answer)["started_at"].endswith("+00:00")
+    assert decoded(answer)["finished_at"] is None
 
 
 def test_full(client: FlaskClient) -> None:
@@ -56,7 +58,7 @@ def test_finish_once(client: FlaskClient) -> None:
     path = f"/api/v1/deployments/{post(client)['id']}"
     first = client.patch(path, json={"status": "failed"})
     assert first.status_code == 200
-    assert first.json["finished_at"] >= first.json["started_at"]
+    assert decoded(first)["finished_at"] >= decoded(first)["started_at"]
     assert client.patch(path, json={"status": "failed"}).json == first.json
     other = client.patch(path, json={"status": "succeeded"})
     assert (other.status_code, other.content_type) == (409, "application/problem+json")
@@ -68,7 +70,7 @@ def test_list_is_newest_first_and_filtered(client: FlaskClient) -> None:
         post(client, service=service, environment=environment, started_at=f"2026-01-01T0{hour}:00:00Z")
 
     def listed(query: str = "") -> list[tuple[str, str]]:
-        items = client.get(f"/api/v1/deployments{query}").json["items"]
+        items = decoded(client.get(f"/api/v1/deployments{query}"))["items"]
         return [(item["service"], item["environment"]) for item in items]
 
     assert listed() == [("a", "y"), ("b", "x"), ("a", "x")]
@@ -82,7 +84,7 @@ def test_current_state_per_environment(client: FlaskClient) -> None:
     post(client, version="2", status="failed", started_at="2026-01-01T02:00:00Z", finished_at="2026-01-01T02:01:00Z")
     post(client, environment="production", version="1", started_at="2026-01-01T03:00:00Z")
     post(client, service="other")
-    state = client.get("/api/v1/services/shop").json
+    state = decoded(client.get("/api/v1/services/shop"))
     assert state["service"] == "shop"
     assert [e["environment"] for e in state["environments"]] == ["staging", "production"]
     staging, production = state["environments"]
@@ -119,9 +121,9 @@ BAD_FIELDS = [
 def test_bad_field_is_named(client: FlaskClient, field: str, value: Any) -> None:
     answer = client.post("/api/v1/deployments", json={**MINIMAL, field: value})
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
-    assert [error["field"] for error in answer.json["errors"]] == [f"body.{field}"]
-    assert answer.json["request_id"] == answer.headers["X-Request-ID"]
-    assert client.get("/api/v1/deployments").json["items"] == []
+    assert [error["field"] for error in decoded(answer)["errors"]] == [f"body.{field}"]
+    assert decoded(answer)["request_id"] == answer.headers["X-Request-ID"]
+    assert decoded(client.get("/api/v1/deployments"))["items"] == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_contradicting_times(client: FlaskClient, fields: dict[str, str]) -> Non
 def test_bad_body(client: FlaskClient, content: bytes, content_type: str, status: int) -> None:
     answer = client.post("/api/v1/deployments", data=content, content_type=content_type)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
-    assert answer.json["status"] == status
+    assert decoded(answer)["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_bad_body(client: FlaskClient, content: bytes, content_type: str, status
 def test_bad_address(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
-    assert answer.json["errors"]
+    assert decoded(answer)["errors"]
 
 
 @pytest.mark.parametrize(
@@ -195,4 +197,4 @@ def test_bad_address(client: FlaskClient, path: str) -> None:
 def test_absent(client: FlaskClient, method: str, path: str, status: int) -> None:
     answer = client.open(path, method=method, json={"status": "failed"} if method == "PATCH" else None)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
-    assert answer.json["instance"] == path
+    assert decoded(answer)["instance"] == path

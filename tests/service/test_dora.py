@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from flaskapp.models import uuid7
+from tests.service.conftest import decoded
 from tests.service.test_deployments import post
 
 MINUTE = timedelta(minutes=1)
@@ -162,7 +163,7 @@ def test_as_reckoned_by_hand(
     try:
         store(connection, rows)
         query = {"environment": "prod", "from": first, "to": last, "tz": zone, "service": service}
-        answer = client.get("/api/v1/dora", query_string={k: v for k, v in query.items() if v}).json
+        answer = decoded(client.get("/api/v1/dora", query_string={k: v for k, v in query.items() if v}))
         expected = reckon(rows, first, last, ZoneInfo(zone), service)
         assert {name: answer[name] for name in expected} == expected
     finally:
@@ -184,13 +185,13 @@ def test_as_reckoned_by_hand(
 def test_days_are_the_zones_own(client: FlaskClient, moment: str, zone: str, day: str) -> None:
     post(client, status="succeeded", finished_at=moment)
     query = {"environment": "staging", "from": "2025-10-01", "to": "2026-04-30", "tz": zone}
-    daily = client.get("/api/v1/dora", query_string=query).json["daily"]
+    daily = decoded(client.get("/api/v1/dora", query_string=query))["daily"]
     assert [item["day"] for item in daily if item["succeeded"]] == [day]
 
 
 def test_thirty_days_by_default(client: FlaskClient) -> None:
     post(client, status="succeeded")
-    answer = client.get("/api/v1/dora?environment=staging").json
+    answer = decoded(client.get("/api/v1/dora?environment=staging"))
     assert len(answer["daily"]) == 30
     assert answer["daily"][-1] == {"day": str(datetime.now(UTC).date()), "succeeded": 1, "failed": 0}
 

@@ -26,7 +26,7 @@ from flaskapp.logs import JsonFormatter
 from flaskapp.problems import ProblemError
 from flaskapp.settings import Settings
 from tests.postgres import Database
-from tests.service.conftest import ADMIN, Server
+from tests.service.conftest import ADMIN, Server, decoded
 from tests.service.test_deployments import MINIMAL, post
 
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
@@ -52,7 +52,7 @@ def test_pages_survive_inserts(client: FlaskClient) -> None:
     seen: list[str] = []
     cursor = ""
     while True:
-        answer = client.get(f"/api/v1/deployments?limit=3{cursor}").json
+        answer = decoded(client.get(f"/api/v1/deployments?limit=3{cursor}"))
         seen += [item["id"] for item in answer["items"]]
         post(client, started_at=(start + timedelta(days=1)).isoformat())
         if answer["next"] is None:
@@ -65,9 +65,9 @@ def test_pages_survive_inserts(client: FlaskClient) -> None:
 def test_last_page_has_no_next(client: FlaskClient) -> None:
     for _ in range(2):
         post(client)
-    assert client.get("/api/v1/deployments?limit=2").json["next"] is None
-    page = client.get("/api/v1/deployments?limit=1").json
-    last = client.get(f"/api/v1/deployments?limit=1&cursor={page['next']}").json
+    assert decoded(client.get("/api/v1/deployments?limit=2"))["next"] is None
+    page = decoded(client.get("/api/v1/deployments?limit=1"))
+    last = decoded(client.get(f"/api/v1/deployments?limit=1&cursor={page['next']}"))
     assert (len(last["items"]), last["next"]) == (1, None)
 
 
@@ -75,14 +75,14 @@ def test_last_page_has_no_next(client: FlaskClient) -> None:
 def test_bad_cursor_is_named(client: FlaskClient, cursor: str) -> None:
     answer = client.get(f"/api/v1/deployments?cursor={cursor}")
     assert answer.status_code == 422
-    assert answer.json["errors"][0]["field"] == "query.cursor"
+    assert decoded(answer)["errors"][0]["field"] == "query.cursor"
 
 
 def test_range_of_time(client: FlaskClient) -> None:
     for hour in (1, 2, 3):
         post(client, started_at=f"2026-01-01T0{hour}:00:00Z", version=str(hour))
     query = {"since": "2026-01-01T03:00:00+01:00", "until": "2026-01-01T03:00:00Z"}
-    assert [i["version"] for i in client.get("/api/v1/deployments", query_string=query).json["items"]] == ["2"]
+    assert [i["version"] for i in decoded(client.get("/api/v1/deployments", query_string=query))["items"]] == ["2"]
 
 
 def keyed(client: FlaskClient, key: str, **fields: Any) -> Any:
@@ -97,7 +97,7 @@ def test_same_key_same_answer(client: FlaskClient) -> None:
     assert (again.status_code, again.json, again.headers["Location"]) == (201, first.json, first.headers["Location"])
     assert keyed(client, "k", version="2").status_code == 422
     assert keyed(client, "other").json["id"] != first.json["id"]
-    assert len(client.get("/api/v1/deployments").json["items"]) == 2
+    assert len(decoded(client.get("/api/v1/deployments"))["items"]) == 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "a\tb"])
@@ -121,7 +121,7 @@ def test_a_key_in_flight_is_409(client: FlaskClient, database: Database) -> None
         refused = keyed(client, "k")
         assert (refused.status_code, refused.headers["Retry-After"]) == (409, "1")
     assert keyed(client, "k").status_code == 201
-    assert len(client.get("/api/v1/deployments").json["items"]) == 1
+    assert len(decoded(client.get("/api/v1/deployments"))["items"]) == 1
 
 
 def test_a_key_is_free_after_a_day(client: FlaskClient, connection: Connection) -> None:
@@ -156,10 +156,10 @@ def test_failure_report(client: FlaskClient) -> None:
     assert client.get(made.headers["Location"]).json == made.json
     assert client.post(path, json={}).status_code == 409
     early = client.patch(made.headers["Location"], json={"restored_at": "2026-01-01T10:30:00Z"})
-    assert (early.status_code, early.json["errors"][0]["field"]) == (422, "body.restored_at")
+    assert (early.status_code, decoded(early)["errors"][0]["field"]) == (422, "body.restored_at")
     done = {"restored_at": "2026-01-01T12:00:00Z"}
     restored = client.patch(made.headers["Location"], json=done)
-    assert restored.json["restored_at"] == "2026-01-01T12:00:00+00:00"
+    assert decoded(restored)["restored_at"] == "2026-01-01T12:00:00+00:00"
     assert client.patch(made.headers["Location"], json=done).json == restored.json
     other = client.patch(made.headers["Location"], json={"restored_at": "2026-01-01T13:00:00Z"})
     assert other.status_code == 409
@@ -188,12 +188,12 @@ def test_environments_are_ordered(client: FlaskClient) -> None:
     for environment in ("production", "dev", "staging"):
         post(client, environment=environment)
     path = "/api/v1/environments"
-    assert client.get(path).json["items"] == ["production", "dev", "staging"]
+    assert decoded(client.get(path))["items"] == ["production", "dev", "staging"]
     order = ["dev", "staging", "production"]
-    assert client.put(path, json={"items": order}).json["items"] == order
+    assert decoded(client.put(path, json={"items": order}))["items"] == order
     for bad in (order[:2], [*order, "dev"], [*order[:2], "none"]):
         assert client.put(path, json={"items": bad}).status_code == 422
-    assert client.get(path).json["items"] == order
+    assert decoded(client.get(path))["items"] == order
 
 
 def test_overview_and_diff(client: FlaskClient) -> None:
@@ -206,15 +206,15 @@ def test_overview_and_diff(client: FlaskClient) -> None:
     ):
         post(client, service=service, environment=environment, version=version, status="succeeded")
     post(client, service="d", environment="test")
-    overview = client.get("/api/v1/overview").json
+    overview = decoded(client.get("/api/v1/overview"))
     assert overview["environments"] == ["dev", "prod", "test"]
     assert [s["service"] for s in overview["services"]] == ["a", "b", "c", "d"]
-    assert overview["services"][0] == client.get("/api/v1/services/a").json
-    diff = client.get("/api/v1/diff?from=dev&to=prod").json["items"]
+    assert overview["services"][0] == decoded(client.get("/api/v1/services/a"))
+    diff = decoded(client.get("/api/v1/diff?from=dev&to=prod"))["items"]
     assert [(item["service"], item["same"]) for item in diff] == [("a", False), ("b", True), ("c", False)]
     assert (diff[0]["from"]["version"], diff[0]["to"]["version"], diff[2]["to"]) == ("2", "1", None)
     assert client.get("/api/v1/diff?from=dev&to=none").status_code == 404
-    assert {i["same"] for i in client.get("/api/v1/diff?from=dev&to=dev").json["items"]} == {True}
+    assert {i["same"] for i in decoded(client.get("/api/v1/diff?from=dev&to=dev"))["items"]} == {True}
 
 
 def test_unchanged_is_304(client: FlaskClient) -> None:
@@ -249,7 +249,7 @@ def test_a_mistake_of_ours_shows_nothing_of_itself(client: FlaskClient, monkeypa
     answer = client.get("/api/v1/services")
     assert (answer.status_code, answer.content_type) == (500, "application/problem+json")
     assert "secret" not in answer.text
-    assert answer.json["request_id"]
+    assert decoded(answer)["request_id"]
     formatter = JsonFormatter()
     try:
         broken()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from pipeline.postgres import free_port
+from flaskapp_deploy.shell import free_port
 from tests.postgres import Database
 from tests.service.conftest import ADMIN, Server
 

@@ -8,18 +8,19 @@ from sqlalchemy import Connection, text
 
 from flaskapp.api import deployments
 from flaskapp.queries import Query
+from tests.service.conftest import decoded
 
 BODY = {"service": "shop", "environment": "prod", "version": "1"}
 
 
 def test_a_session_prepares_a_query_once(client: FlaskClient, connection: Connection) -> None:
-    made = client.post("/api/v1/deployments", json=BODY).json
+    made = decoded(client.post("/api/v1/deployments", json=BODY))
     connection.connection.cursor().execute("DEALLOCATE ALL")
     connection.connection.driver_connection.prepared.clear()  # type: ignore[union-attr]
     for _ in range(8):  # PostgreSQL keeps one plan for all values from the sixth on
-        assert client.get(f"/api/v1/deployments/{made['id']}").json == made
-        assert client.get("/api/v1/deployments").json["items"] == [made]
-        assert client.get("/api/v1/deployments?status=started&limit=1").json["items"] == [made]
+        assert decoded(client.get(f"/api/v1/deployments/{made['id']}")) == made
+        assert decoded(client.get("/api/v1/deployments"))["items"] == [made]
+        assert decoded(client.get("/api/v1/deployments?status=started&limit=1"))["items"] == [made]
         assert client.get(f"/api/v1/deployments/{uuid4()}").status_code == 404
     kept = connection.execute(text("SELECT name, generic_plans > 0 FROM pg_prepared_statements")).all()
     expected = {deployments.GET.open.name, deployments.listing(()).open.name}
@@ -43,9 +44,9 @@ def test_a_prepared_insert_takes_every_value(client: FlaskClient) -> None:
         assert client.post("/api/v1/deployments", json=BODY).status_code == 201
         made = client.post("/api/v1/deployments", json=whole)
         assert made.status_code == 201
-        assert whole.items() <= made.json.items()
-        undone = client.post("/api/v1/deployments", json={**BODY, "rollback_of": made.json["id"]})
-        assert undone.json["rollback_of"] == made.json["id"]
+        assert whole.items() <= decoded(made).items()
+        undone = client.post("/api/v1/deployments", json={**BODY, "rollback_of": decoded(made)["id"]})
+        assert decoded(undone)["rollback_of"] == decoded(made)["id"]
 
 
 @pytest.mark.parametrize("often", [True, False])

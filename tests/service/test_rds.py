@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import psycopg2
 import pytest
 
 from flaskapp import database, rds
@@ -43,7 +44,7 @@ def test_each_connection_gets_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch
         given.append(parameters)
         raise NotConnectedError
 
-    monkeypatch.setattr(database.psycopg2, "connect", connect)
+    monkeypatch.setattr(psycopg2, "connect", connect)
     engine = database.command_engine(Settings.from_environment(ENVIRONMENT))
     for _ in range(2):
         with pytest.raises(NotConnectedError):

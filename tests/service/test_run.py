@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
-from pipeline.postgres import free_port
+from flaskapp_deploy.shell import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def run(environment: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.run"],
+        [sys.executable, "-m", "flaskapp_deploy", "run"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

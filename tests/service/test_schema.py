@@ -152,13 +152,13 @@ def reader(database: Database) -> Iterator[None]:
     with ThreadPoolExecutor(1) as pool:
         read = "SET application_name = 'reader'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM deployments"
         held = pool.submit(database.execute, f"{read}; SELECT pg_sleep(600)")
-        while not (found := database.execute(name)):
+        while not (rows := database.execute(name)):
             time.sleep(0.05)
         time.sleep(0.5)
         try:
             yield
         finally:
-            database.execute("SELECT pg_terminate_backend(%s)", found[0][0])
+            database.execute("SELECT pg_terminate_backend(%s)", rows[0][0])
             assert isinstance(held.exception(), psycopg2.Error)
 
 

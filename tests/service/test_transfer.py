@@ -68,14 +68,14 @@ def test_there_and_back(run: Command, own_database: Database) -> None:
 
 
 def test_all_or_nothing_with_a_report(run: Command, own_database: Database) -> None:
-    content = "\n".join([line(), "{", line(version=5), line(status="failed", colour="red"), line()])
+    content = "\n".join([line(), "{", line(version=5), line(status="failed", color="red"), line()])
     result = run("import", "-", content=content)
     assert isinstance(result.exception, transfer.TransferError)
     assert str(result.exception) == "3 of 5 lines are bad; nothing was imported"
     assert [text.split(":")[:2] for text in result.stderr.splitlines()] == [
         ["line 2", " Invalid JSON"],
         ["line 3", " version"],
-        ["line 4", " colour"],
+        ["line 4", " color"],
     ]
     assert own_database.execute("SELECT (SELECT count(*) FROM deployments), (SELECT count(*) FROM services)") == [
         (0, 0)
@@ -189,16 +189,16 @@ def test_prune_meets_a_rollback_that_is_being_recorded(engine: Engine, own_datab
 
 def test_a_long_import_says_how_far_it_is(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 2)
-    said: list[str] = []
-    assert transfer.load(engine, (line().encode() for _ in range(81)), said.append) == 81
-    assert said == ["40 lines read", "80 lines read"]
+    messages: list[str] = []
+    assert transfer.load(engine, (line().encode() for _ in range(81)), messages.append) == 81
+    assert messages == ["40 lines read", "80 lines read"]
 
 
 def test_many_bad_lines_are_told_up_to_a_limit(engine: Engine) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(transfer.TransferError, match="30 of 30 lines are bad"):
-        transfer.load(engine, [b"{}"] * 30, said.append)
-    assert len(said) == transfer.SHOWN
+        transfer.load(engine, [b"{}"] * 30, messages.append)
+    assert len(messages) == transfer.SHOWN
 
 
 def test_sample_is_worth_looking_at(run: Command, own_database: Database) -> None:

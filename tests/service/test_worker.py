@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.postgres import free_port
+from flaskapp_deploy.shell import free_port
 from tests.service.conftest import SOURCE
 
 APPLICATION = """

@@ -43,7 +43,7 @@ CHANGED = f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM d {JOINED}) 
 GET = Statement(
     "read",
     f"SELECT row_to_json(r)::text FROM (SELECT {COLUMNS} FROM deployments d {JOINED} WHERE d.id = :id) r",
-    often=True,
+    prepared=True,
 )
 
 # The names must be there; where they are not, nothing is inserted.
@@ -60,7 +60,7 @@ RECORD = Statement(
         RETURNING *
     )""",
     service="(SELECT id FROM services WHERE name = :service)",
-    often=True,
+    prepared=True,
 )
 ADD_SERVICE = Query("INSERT INTO services (name) VALUES (:service) ON CONFLICT DO NOTHING")
 ADD_ENVIRONMENT = Query("""
@@ -128,14 +128,14 @@ def once(key: str, values: dict[str, Any]) -> str:
     with transaction() as cursor:
         if not KEY_LOCK.scalar(cursor, {"lock": int.from_bytes(lock, signed=True)}):
             raise ProblemError(409, "A request with this Idempotency-Key is in flight.", headers={"Retry-After": "1"})
-        found = KEY_FOUND.run(mine, cursor)
-        if found is None:
+        result = KEY_FOUND.run(mine, cursor)
+        if result is None:
             content = RECORD.run(values, cursor) or with_new_names(values, cursor)
             KEY_KEEP.run(cursor, {**mine, "fingerprint": fingerprint, "answer": content})
             return content
-    if found[:64] != fingerprint.hex():
+    if result[:64] != fingerprint.hex():
         raise ProblemError(422, "This Idempotency-Key came before with another body.")
-    return found[64:]
+    return result[64:]
 
 
 @api.get("/deployments", responses={200: DeploymentPage})
@@ -191,7 +191,7 @@ def listing(asked: tuple[str, ...]) -> Statement:
             WINDOW w AS (ORDER BY i.started_at DESC, i.id DESC)
         ) r
         """,
-        often=not asked,
+        prepared=not asked,
     )
 
 

@@ -1,0 +1,1 @@
+"""From a directory with a Flask application to a release on Kubernetes."""

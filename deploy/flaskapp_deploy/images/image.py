@@ -1,0 +1,194 @@
+"""Images by the one Dockerfile, for any directory with a WSGI application and its requirements."""
+
+import dataclasses
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaskapp_deploy import shell
+from flaskapp_deploy.images import baseimages, buildkit, pipconfig
+from flaskapp_deploy.images.baseimages import DOCKERFILE, EPOCH, PYTHON, Base
+from flaskapp_deploy.images.buildkit import Builder
+from flaskapp_deploy.images.oci import Layout
+
+# Archives of one name that are kept: another process may still be reading the one before.
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image. `archive` is one tar for `ctr images import` and `docker load`; sizes are compressed bytes."""
+
+    reference: str
+    digest: str
+    platform: str
+    archive: Path
+    base: Base
+    layers: tuple[tuple[str, int], ...]
+
+    @property
+    def size(self) -> int:
+        return sum(size for _, size in self.layers)
+
+    @property
+    def own_layers(self) -> tuple[tuple[str, int], ...]:
+        """(digest, size) of the layers above the base: /deps, /app and the empty one of WORKDIR."""
+        return self.layers[-3:]
+
+
+def build_image(
+    context: Path,
+    *,
+    name: str,
+    wsgi: str = "",
+    platform: str = "",
+    output: Path | None = None,
+    layout: Path | None = None,
+    labels: Mapping[str, str] | None = None,
+    push: str = "",
+    fresh: bool = False,
+    builder: Builder | None = None,
+    progress: buildkit.Progress = shell.say,
+) -> Image:
+    """Build the application in `context`; equal source gives an equal reference (`localhost/NAME:` and its digest).
+
+    `wsgi` (`module:callable`) is for applications where neither wsgi.py nor app.py says it; `labels` are further OCI
+    labels; `layout` is where to leave its OCI layout; `push` is a reference to push it to as well; `fresh` ignores the
+    build cache.
+
+    Raises:
+        BuildError: the application lacks something, or BuildKit failed; the message says what to add.
+    """
+    if not context.is_dir():
+        raise buildkit.BuildError(f"{context} is not a directory: name the one that holds the application")
+    platform = platform or f"linux/{baseimages.architecture()}"
+    started = time.monotonic()
+    with _builder(builder, progress) as builder, _workspace() as work:
+        base, options, bases = _base(builder, platform)
+        options |= {"build-arg:NAME": name, "build-arg:WSGI": wsgi} | ({"no-cache": ""} if fresh else {})
+        options |= {f"label:{key}": value for key, value in (labels or {}).items()}
+        built = builder.build(
+            context.resolve(),
+            layout or work / "image",
+            what=f"building {name}",
+            dockerfile=DOCKERFILE,
+            platform=platform,
+            options=options,
+            bases=bases,
+            secrets=pipconfig.secrets(work),
+            push=push,
+        )
+        image = _image(built, name, platform, base, output)
+    size, own = image.size / 2**20, sum(size for _, size in image.own_layers) / 2**20
+    seconds = time.monotonic() - started
+    progress(f"built {image.reference} ({platform}, {size:.1f} MiB, {own:.1f} above its base) in {seconds:.0f} s")
+    return image
+
+
+def scratch_image(
+    binary: Path,
+    reference: str,
+    entrypoint: Iterable[str],
+    *,
+    extra_files: Mapping[str, Path] | None = None,
+    user: str = "65532:65532",
+    on_python: bool = False,
+    builder: Builder | None = None,
+    progress: buildkit.Progress = shell.say,
+) -> Path:
+    """Put one static program and `extra_files` (path in the image: file) into an image; return its archive.
+
+    It stands on nothing, or (`on_python`) on the Python base, for a program that needs a shell beside it.
+    """
+    files = {f"/{binary.name}": binary} | dict(extra_files or {})
+    with _builder(builder, progress) as builder, _workspace() as work:
+        base = baseimages.python(builder) if on_python else None
+        context = work / "context"
+        lines = [f"FROM {PYTHON if base else 'scratch'}"]
+        for number, (target, source) in enumerate(files.items()):
+            copy = context / str(number) / Path(target).name
+            copy.parent.mkdir(parents=True)
+            shutil.copy2(source, copy)
+            lines.append(f"COPY {number}/{copy.name} {target}")
+        lines += [f"USER {user}", f"ENTRYPOINT {json.dumps(list(entrypoint))}"]
+        (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+        options = {"build-arg:SOURCE_DATE_EPOCH": str(EPOCH)}
+        bases = {PYTHON: base.layout} if base and base.layout else {}
+        what = f"building {reference}"
+        layout = builder.build(context, work / "image", what=what, options=options, bases=bases)
+        return layout.archive(_archive(reference.partition(":")[0].rpartition("/")[2], layout), reference)
+
+
+def postgres_archive(builder: Builder | None = None, progress: buildkit.Progress = shell.say) -> Path | None:
+    """The archive of the database's stand-in under its public name; None where the registry serves the image."""
+    with _builder(builder, progress) as builder:
+        base = baseimages.postgres(builder)
+        if base.layout is None:
+            return None
+        target = _archive("postgres", base.layout)
+        return target if target.exists() else base.layout.archive(target, base.reference)
+
+
+def _base(builder: Builder, platform: str) -> tuple[Base, dict[str, str], dict[str, Layout]]:
+    """The Python base of a platform, with the build options and stand-ins that make the Dockerfile use it."""
+    own, wanted = baseimages.architecture(), platform.partition("/")[2]
+    base = baseimages.python(builder, wanted)
+    label = {"label:org.opencontainers.image.base.digest": base.digest}
+    if base.layout is None:
+        return base, {"build-arg:PYTHON": f"{base.reference}@{base.digest}"} | label, {}
+    bases = {f"{PYTHON}::linux/{wanted}": base.layout}
+    if wanted != own:
+        native = baseimages.python(builder, own).layout
+        assert native is not None, "the registry answered for one architecture only"
+        bases[f"{PYTHON}::linux/{own}"] = native
+    return base, label, bases
+
+
+def _image(layout: Layout, name: str, platform: str, base: Base, output: Path | None) -> Image:
+    reference = f"localhost/{name}:{layout.digest.removeprefix('sha256:')[:12]}"
+    target = output or _archive(f"{name}-{platform.partition('/')[2]}", layout)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if output or not target.exists():
+        layout.archive(target, reference)
+    layers = tuple((str(layer["digest"]), int(layer["size"])) for layer in layout.layers)
+    return Image(reference, layout.digest, platform, target, base, layers)
+
+
+def _archive(name: str, layout: Layout) -> Path:
+    """Where the archive of an image is kept; older ones of the same name go."""
+    home = shell.cache() / "images"
+    home.mkdir(parents=True, exist_ok=True)
+    target = home / f"{name}-{layout.digest.removeprefix('sha256:')[:12]}.tar"
+    others = sorted(set(home.glob(f"{name}-{'[0-9a-f]' * 12}.tar")) - {target}, key=lambda path: path.stat().st_mtime)
+    for path in others[: -(KEPT - 1)]:
+        path.unlink(missing_ok=True)
+    return target
+
+
+def _builder(builder: Builder | None, progress: buildkit.Progress) -> AbstractContextManager[Builder]:
+    return nullcontext(builder) if builder else buildkit.daemon(progress)
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="flaskapp-image-") as directory:
+        yield Path(directory)
+
+
+def described(*items: Image | Base) -> str:
+    """What images and bases are, as JSON: an object for one, a list for more."""
+    plain = [_plain(item) for item in items]
+    return json.dumps(plain[0] if len(plain) == 1 else plain, indent=2)
+
+
+def _plain(value: Image | Base) -> dict[str, object]:
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    fields |= {"stand_in": value.stand_in} if isinstance(value, Base) else {}
+    fields |= {"base": _plain(value.base), "size": value.size} if isinstance(value, Image) else {}
+    fields.pop("layout", None)
+    return {key: str(item) if isinstance(item, Path) else item for key, item in fields.items()}

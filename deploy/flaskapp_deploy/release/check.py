@@ -1,0 +1,28 @@
+"""What must hold before anything is published: the lines `checks` of release.toml."""
+
+import os
+import subprocess
+import time
+
+from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.shell import DeployError, say
+
+
+def run(release: Release) -> None:
+    """Run the checks one after another, their output shown as it comes.
+
+    Raises:
+        DeployError: one did not end with 0; those after it are not run.
+    """
+    for line in release.checks:
+        say(f"check: {line}")
+        started = time.monotonic()
+        # Without the login and tokens of the release: a check runs what a commit brings.
+        environment = {
+            key: value for key, value in os.environ.items() if key not in {"LEDGER_TOKEN", "COSIGN_PASSWORD"}
+        }
+        code = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment).returncode
+        if code:
+            raise DeployError(f"the check `{line}` ended with {code}: nothing is published")
+        say(f"check: passed in {time.monotonic() - started:.0f} s")

@@ -1,0 +1,195 @@
+"""What is in the image, as an SBOM for each platform, and whether any of it is known to be vulnerable.
+
+Python packages are looked up before the push, at OSV by pip-audit. The distribution's are looked at by ECR after it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from flaskapp_deploy.images.container import Container
+from flaskapp_deploy.images.oci import Layout
+from flaskapp_deploy.release import build, sbom, state
+from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.shell import DeployError, say
+
+ALLOWED = ROOT / "allowed-vulnerabilities.toml"
+PASSED, UNCHECKED = "passed", "not checked"
+SEVERE = {"CRITICAL", "HIGH"}
+# How long ECR may take to look at an image.
+SECONDS, PAUSE = 300, 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One known vulnerability, under all its names."""
+
+    names: tuple[str, ...]
+    package: str
+    version: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.names[0]} in {self.package} {self.version} ({self.remedy})"
+
+
+def scan() -> None:
+    """Leave an SBOM for each platform and scan.json in build/release, and refuse vulnerable Python packages.
+
+    Raises:
+        DeployError: something is vulnerable, an allowance has ended, or there is no data and this is AWS.
+    """
+    known = state.need("version", "build")
+    allowed = allowances(ALLOWED, datetime.now(UTC).date())
+    packages: set[tuple[str, str]] = set()
+    for platform, layout in build.layouts().items():
+        packages |= inventory(known, platform, layout)
+    found, reason = ask(packages)
+    conclude("scan", found, reason, allowed)
+
+
+def scan_pushed() -> None:
+    """Refuse the pushed images where ECR's scan on push found something severe in them.
+
+    Raises:
+        DeployError: it did, or it came to no end.
+    """
+    known = state.need("image")
+    allowed = allowances(ALLOWED, datetime.now(UTC).date())
+    found: list[Finding] = []
+    reason = ""
+    if build.on_aws():
+        name = known["image"]["repository"].partition("/")[2]
+        for image in known["image"]["platforms"].values():
+            found += severe(ecr_findings(name, image["digest"]))
+    else:
+        reason = "the registry is not ECR, whose scan on push looks at the distribution's packages"
+    conclude("scan_pushed", found, reason, allowed)
+
+
+def conclude(key: str, found: Collection[Finding], reason: str, allowed: Mapping[str, str]) -> None:
+    """Write what was found to scan.json and release.json, say it, and fail where it isn't allowed."""
+    failing = [finding for finding in found if not set(finding.names) & allowed.keys()]
+    result = "failed" if failing else UNCHECKED if reason else PASSED
+    path = state.FOLDER / "scan.json"
+    written = json.loads(path.read_text()) if path.exists() else {}
+    written[key] = {"result": result, "reason": reason, "findings": [asdict(finding) for finding in found]}
+    path.write_text(json.dumps(written, indent=2) + "\n")
+    for finding in found:
+        say(f"{key}: {'FAILS' if finding in failing else 'allowed'}: {finding}")
+    if failing:
+        more = f" and {len(failing) - 1} more" if failing[1:] else ""
+        raise DeployError(
+            f"{failing[0]}{more}: take a version that mends it, or allow it in {ALLOWED.name} with a reason and an end"
+        )
+    if reason and build.on_aws():
+        raise DeployError(f"vulnerabilities can't be looked up, and AWS releases nothing unchecked: {reason}")
+    say(f"{key}: NOT CHECKED for vulnerabilities: {reason}" if reason else f"{key}: passed")
+    state.add(**{key: {"result": result}})
+
+
+def inventory(known: Mapping[str, Any], platform: str, layout: Path) -> set[tuple[str, str]]:
+    """Write the SBOM of a platform's image; return name and version of its Python packages."""
+    image = Layout.read(layout)
+    with tempfile.TemporaryDirectory(prefix="flaskapp-scan-") as folder:
+        root = Container(image, Path(folder) / "root").root
+        name = known["build"]["repository"].rpartition("/")[2]
+        text = sbom.document(root, name, known["version"], image.digest)
+    target = build.sbom(platform)
+    target.write_text(text)
+    components = json.loads(text)["components"]
+    say(f"{platform}: {len(components)} packages are listed in {target.name}")
+    return {(item["name"], item["version"]) for item in components if item["purl"].startswith("pkg:pypi/")}
+
+
+def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
+    """What OSV knows about these Python packages, or why it could not be asked.
+
+    OSV_URL is another address of its API, for networks that mirror it.
+    """
+    options = ["--no-deps", "--disable-pip", "--vulnerability-service=osv", "--format=json", "--progress-spinner=off"]
+    if url := os.environ.get("OSV_URL"):
+        options.append(f"--osv-url={url}")
+    with tempfile.NamedTemporaryFile("w", prefix="flaskapp-scan-", suffix=".txt") as file:
+        file.write("".join(f"{name}=={version}\n" for name, version in sorted(packages)))
+        file.flush()
+        command = [sys.executable, "-m", "pip_audit", f"--requirement={file.name}", *options]
+        result = subprocess.run(command, capture_output=True, text=True)
+    try:
+        report = json.loads(result.stdout)["dependencies"]
+    except (json.JSONDecodeError, KeyError):
+        return [], (result.stderr.strip().splitlines() or [f"pip-audit ended with {result.returncode}"])[-1][:300]
+    skipped = [item for item in report if "skip_reason" in item]
+    if skipped or len(report) < len(packages):
+        return [], f"{skipped[0]['skip_reason'] if skipped else 'pip-audit left packages out'}"
+    return list(python_findings(report)), ""
+
+
+def python_findings(report: Collection[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Findings of pip-audit's report: every one counts, whatever its score."""
+    for item in report:
+        for one in item["vulns"]:
+            remedy = f"mended in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not mended yet"
+            yield Finding((one["id"], *one["aliases"]), item["name"], item["version"], remedy)
+
+
+def ecr_findings(repository: str, digest: str) -> dict[str, Any]:
+    """What ECR's scan of an image says, once it has come to its end."""
+    command = ["aws", "ecr", "describe-image-scan-findings", "--repository-name", repository]
+    command += ["--image-id", f"imageDigest={digest}", "--output", "json"]
+    deadline = time.monotonic() + SECONDS
+    while True:
+        result = subprocess.run(command, capture_output=True, text=True)
+        answer = json.loads(result.stdout) if result.returncode == 0 else {}
+        status = answer.get("imageScanStatus", {}).get("status", "")
+        if status in {"COMPLETE", "ACTIVE"}:
+            return dict(answer.get("imageScanFindings", {}))
+        waiting = status in {"PENDING", "IN_PROGRESS"} or "ScanNotFoundException" in result.stderr
+        if not waiting or time.monotonic() > deadline:
+            message = answer.get("imageScanStatus", {}).get("description") or result.stderr.strip() or status
+            raise DeployError(
+                f"ECR did not scan {repository}@{digest}: {message}; is scan on push on (infra/ecr.yaml)?"
+            )
+        time.sleep(PAUSE)
+
+
+def severe(answer: Mapping[str, Any]) -> Iterator[Finding]:
+    """High and critical findings of ECR's basic scan and of Inspector's."""
+    for one in answer.get("findings", []):
+        if one["severity"] in SEVERE:
+            about = {item["key"]: item["value"] for item in one.get("attributes", [])}
+            yield Finding(
+                (one["name"],), about.get("package_name", ""), about.get("package_version", ""), one["severity"]
+            )
+    for one in answer.get("enhancedFindings", []):
+        if one["severity"] in SEVERE and one.get("status") == "ACTIVE":
+            details = one["packageVulnerabilityDetails"]
+            package = (details.get("vulnerablePackages") or [{}])[0]
+            names = (details["vulnerabilityId"], *details.get("relatedVulnerabilities", []))
+            yield Finding(names, package.get("name", ""), package.get("version", ""), one["severity"])
+
+
+def allowances(path: Path, today: date) -> dict[str, str]:
+    """Names of the vulnerabilities that may pass, with their reasons.
+
+    Raises:
+        DeployError: an entry lacks its reason or its end, or has ended.
+    """
+    found = {}
+    for entry in tomllib.loads(path.read_text()).get("allowed", []):
+        name, until, reason = entry.get("id", "an entry without id"), entry.get("until"), entry.get("reason")
+        if not reason or not isinstance(until, date) or set(entry) != {"id", "until", "reason"}:
+            raise DeployError(f"{path.name}: {name} needs id, until (a date) and reason, and nothing else")
+        if until <= today:
+            raise DeployError(f"{path.name}: {name} was allowed until {until}: look at it again")
+        found[name] = reason
+    return found

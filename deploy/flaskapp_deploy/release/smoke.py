@@ -1,0 +1,94 @@
+"""Start an image as the chart will start it, and ask what its liveness probe asks."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flaskapp_deploy.images.baseimages import architecture
+from flaskapp_deploy.images.container import Container, get
+from flaskapp_deploy.images.oci import Layout
+from flaskapp_deploy.shell import DeployError, free_port
+
+EMULATORS = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}
+SECONDS = 60
+EMULATED_SECONDS = 300
+# Stands for every setting that only the cluster knows.
+UNKNOWN = "unknown-here"
+
+
+def test(image: Layout, platform: str, manifests: str) -> str:
+    """Run the web container of the rendered manifests on this image; its database is not there.
+
+    Returns:
+        A line on what was done; where another architecture can't be emulated, it says so.
+
+    Raises:
+        DeployError: nobody answers; the message has the container's last lines.
+    """
+    machine = platform.partition("/")[2]
+    emulator = None if machine == architecture() else shutil.which(EMULATORS[machine])
+    if machine != architecture() and emulator is None:
+        return f"{platform} is not started: {EMULATORS[machine]} is not here (Debian: qemu-user-static)"
+    pod = web_pod(manifests)
+    container = pod["containers"][0]
+    port, path = str(free_port()), container["livenessProbe"]["httpGet"]["path"]
+    environment = _environment(container, manifests) | {"PORT": port, "METRICS_PORT": "0"}
+    command = [*container.get("command", []), *container.get("args", [])]
+    with tempfile.TemporaryDirectory(prefix="flaskapp-smoke-") as directory:
+        root = Path(directory) / "root"
+        box = Container(image, root, Path(emulator) if emulator else None)
+        mounts = _volumes(pod, manifests, Path(directory) / "volumes")
+        with box.started(*command, environment=environment, mounts=mounts) as process:
+            try:
+                get(f"http://127.0.0.1:{port}{path}", EMULATED_SECONDS if emulator else SECONDS, process)
+            except OSError as error:
+                process.kill()
+                message = "\n".join((process.stdout.read() if process.stdout else "").splitlines()[-10:])
+                raise DeployError(
+                    f"the {platform} image does not answer {path}: {error}; its last lines:\n{message}"
+                ) from error
+    return f"{platform} answers {path}" + (f" (run by {Path(emulator).name})" if emulator else "")
+
+
+def web_pod(manifests: str) -> dict[str, Any]:
+    """The pod's specification of the web Deployment."""
+    for item in yaml.safe_load_all(manifests):
+        if item and item["kind"] == "Deployment":
+            return dict(item["spec"]["template"]["spec"])
+    raise DeployError("the chart renders no Deployment")
+
+
+def _environment(container: Mapping[str, Any], manifests: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= _config_maps(manifests).get(source.get("configMapRef", {}).get("name"), {})
+    for variable in container.get("env", []):
+        found[variable["name"]] = variable.get("value", UNKNOWN)
+    return found
+
+
+def _volumes(pod: Mapping[str, Any], manifests: str, folder: Path) -> dict[str, Path]:
+    """Files and folders for the web container's mounts, by their path in there; what a Secret holds is unknown."""
+    sources = {}
+    for volume in pod.get("volumes", []):
+        made = folder / volume["name"]
+        made.mkdir(parents=True)
+        made.chmod(0o777)
+        content = _config_maps(manifests).get(volume.get("configMap", {}).get("name"), {})
+        content |= {item["path"]: UNKNOWN for item in volume.get("secret", {}).get("items", [])}
+        for name, text in content.items():
+            (made / name).write_text(text)
+        sources[volume["name"]] = made
+    return {
+        mount["mountPath"]: sources[mount["name"]] / mount.get("subPath", "")
+        for mount in pod["containers"][0].get("volumeMounts", [])
+    }
+
+
+def _config_maps(manifests: str) -> dict[str, dict[str, str]]:
+    objects = [item for item in yaml.safe_load_all(manifests) if item and item["kind"] == "ConfigMap"]
+    return {item["metadata"]["name"]: dict(item.get("data", {})) for item in objects}

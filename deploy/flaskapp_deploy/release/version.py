@@ -1,0 +1,75 @@
+"""Which version a commit is: Chart.yaml says it, a release tag must agree, and any other commit is a pre-release."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flaskapp_deploy.shell import DeployError
+
+# https://semver.org, without build metadata: `+` can't be part of a tag in a registry.
+SEMVER = re.compile(
+    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(-(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*)?"
+)
+
+
+def of(repository: Path, chart: Path) -> dict[str, Any]:
+    """Version of the commit that is checked out in `repository`.
+
+    Returns:
+        `version` (of the image), `chart_version`, `commit`, `committed_at`, `tag` (empty for no release tag), `source`.
+
+    Raises:
+        DeployError: there are uncommitted changes, or Chart.yaml and the tag disagree.
+    """
+    if changed := git(repository, "status", "--porcelain"):
+        first = changed.splitlines()[0].split(maxsplit=1)[1]
+        raise DeployError(f"there are uncommitted changes ({first}, …): commit or stash them, a release is a commit")
+    versions = yaml.safe_load((chart / "Chart.yaml").read_text())
+    commit, committed_at = git(repository, "show", "--no-patch", "--format=%H %cI").split()
+    tag = release_tag(repository)
+    found = {"version": str(versions.get("appVersion", "")), "chart_version": str(versions.get("version", ""))}
+    for name, version in found.items():
+        key = {"version": "appVersion", "chart_version": "version"}[name]
+        if not SEMVER.fullmatch(version):
+            raise DeployError(f"{chart.name}/Chart.yaml: {key} {version!r} is no semantic version without `+`")
+        if tag and tag != f"v{version}":
+            raise DeployError(
+                f"the tag is {tag}, but {chart.name}/Chart.yaml has {key} {version}: make them equal, then tag"
+            )
+        found[name] = version if tag else prerelease(version, commit)
+    return found | {"commit": commit, "committed_at": committed_at, "tag": tag, "source": source(repository)}
+
+
+def prerelease(version: str, commit: str) -> str:
+    """`1.2.0` as of a commit. The `g` keeps a commit of digits only from being a number with leading zeros."""
+    return f"{version}{'.' if '-' in version else '-'}g{commit[:12]}"
+
+
+def release_tag(repository: Path) -> str:
+    """The tag `vX.Y.Z` that is built: the one whose push started the build; by hand, one on this commit."""
+    pushed = os.environ.get("CODEBUILD_WEBHOOK_HEAD_REF", "")
+    tag = pushed.removeprefix("refs/tags/") if pushed else git(repository, "tag", "--points-at", "HEAD", "--list", "v*")
+    tag = "" if tag.startswith("refs/") else tag.partition("\n")[0]
+    if tag and not SEMVER.fullmatch(tag.removeprefix("v")):
+        raise DeployError(f"the tag {tag!r} is no version: release tags are called vX.Y.Z")
+    return tag
+
+
+def source(repository: Path) -> str:
+    """Where the commit came from, without a login that the address may hold."""
+    address = os.environ.get("CODEBUILD_SOURCE_REPO_URL") or git(repository, "remote", "get-url", "origin", check=False)
+    return re.sub(r"//[^/@]*@", "//", address)
+
+
+def git(repository: Path, *arguments: str, check: bool = True) -> str:
+    # CodeBuild checks out as another user than the one who builds.
+    command = ["git", "-c", f"safe.directory={repository.resolve()}", "-C", str(repository), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode and check:
+        raise DeployError(f"{repository} is no git checkout that can be read: {result.stderr.strip()}")
+    return result.stdout.strip() if result.returncode == 0 else ""

@@ -1,0 +1,126 @@
+"""What every room needs of the machine: errors, progress, files, locks and waits, each written once."""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+
+class DeployError(click.ClickException):
+    """What was asked can't be done; the message says what is wrong and what to do."""
+
+
+def cache() -> Path:
+    """The user's cache of this project: `${XDG_CACHE_HOME:-~/.cache}/flaskapp`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaskapp"
+
+
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; `waiting` is said when somebody else has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomic(path: Path, content: str | bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, with these permissions from the first byte on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.touch(mode=mode)
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    unfinished.rename(path)
+
+
+def write_changed(path: Path, content: str) -> bool:
+    """Write a file unless it has this content: programs watch their settings. Return whether it changed."""
+    if path.exists() and path.read_text() == content:
+        return False
+    write_atomic(path, content)
+    return True
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Copy a file with its times, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(f".{os.getpid()}")
+    shutil.copy2(source, unfinished)
+    unfinished.rename(target)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reason(result: subprocess.CompletedProcess[str]) -> str:
+    """The last line that a program printed on standard error, else on standard output; in any case one line."""
+    lines = [line for text in (result.stdout, result.stderr) for line in (text or "").strip().splitlines()]
+    return lines[-1] if lines else f"it ended with {result.returncode} and printed nothing"
+
+
+def say(line: str) -> None:
+    """Progress goes to standard error, so that standard output stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def seconds(limit: float) -> float:
+    """A limit in seconds, as many times longer as TIMEOUT_FACTOR says: slow machines and emulators set it."""
+    factor = os.environ.get("TIMEOUT_FACTOR", "1")
+    try:
+        return limit * max(1.0, float(factor))
+    except ValueError:
+        raise DeployError(
+            f"TIMEOUT_FACTOR={factor!r} is not a number; use 3 for three times the usual limits"
+        ) from None
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    limit: float,
+    what: str,
+    logs: Sequence[Path],
+    running: Callable[[], bool] | None = None,
+) -> None:
+    """Wait until `condition` holds.
+
+    Args:
+        limit: Seconds before the wait ends in an error (see `seconds`).
+        logs: Where the cause would stand, the likeliest first.
+        running: Whether what the wait depends on still runs; the wait ends when it does not.
+
+    Raises:
+        DeployError: what was awaited, and the last lines of the first log that has any.
+    """
+    allowed = seconds(limit)
+    deadline = time.monotonic() + allowed
+    while not condition():
+        if running and not running():
+            raise DeployError(f"{what} ended while starting{last_lines(logs)}")
+        if time.monotonic() > deadline:
+            raise DeployError(f"{what} is not ready after {allowed:.0f} s{last_lines(logs)}")
+        time.sleep(0.2)
+
+
+def last_lines(logs: Sequence[Path], count: int = 8) -> str:
+    """The last lines of the first of these logs that has any, for the end of an error message."""
+    for log in logs:
+        lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+        if lines:
+            return "\n".join([f"; last lines of {log}:", *(f"  {line[:300]}" for line in lines[-count:])])
+    return "; it wrote no log" if logs else ""

@@ -1,0 +1,1 @@
+"""An application on a cluster of this machine: installed, watched, and asked."""

@@ -1,0 +1,191 @@
+"""`make up` and `make down`: an application's directory, built, installed by its chart and asked."""
+
+import base64
+import json
+import secrets
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.shell import DeployError, say, seconds
+from flaskapp_deploy.up import doctor
+from flaskapp_deploy.up import target as targets
+from flaskapp_deploy.up.target import Target
+
+INSTALL_TIMEOUT = 300  # seconds
+ADMIN_SECRET = "flaskapp-admin"  # noqa: S105 - a name
+DEPLOYMENT = {"service": "shop", "environment": "staging", "version": "1.0.0", "status": "succeeded"}
+
+
+def up(release: Release, target: Target, wsgi: str = "", port: int | None = None) -> None:
+    """Install or upgrade the release on the target, ask it, and say how to look around. Safe to repeat."""
+    started = time.monotonic()
+    say(f"target: {target.description}")
+    target.up()
+    cluster = Cluster(target.kubeconfig, target.context, release.namespace)
+    ensure_namespace(cluster)
+    claim_name(cluster, release)
+    reference = target.deliver(release, wsgi)
+    token = ensure_admin_token(cluster) if release.is_ledger else ""
+    install(cluster, release, reference, ["--set", f"secrets.existingSecret={ADMIN_SECRET}"] if token else [])
+    service = service_of(cluster, release)
+    with targets.reachable(target, release.namespace, service, port) as url:
+        lines = ask_ledger(url, token, cluster) if release.is_ledger else ask(url, cluster, service)
+    if not isinstance(target, targets.Local):  # the way in ended with the question
+        lines = [f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &", *lines]
+    say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
+    look = [
+        f"{cluster.kubectl_line} get pods,hpa,pvc",
+        "make shell" if isinstance(target, targets.Local) else "",
+        "make down",
+    ]
+    print(f"\n{release.name} answers on {url}. Ask it, look around, remove it again:\n")
+    print("\n".join(f"  {line}" for line in (*lines, *filter(None, look))))
+
+
+def ensure_namespace(cluster: Cluster) -> None:
+    """Make the namespace where there is none, one that enforces Pod Security `restricted`."""
+    if cluster.kubectl("get", "namespace", cluster.namespace, check=False).returncode == 0:
+        return
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
+    cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+
+def claim_name(cluster: Cluster, release: Release) -> None:
+    """Note which directory the release is made of, in a ConfigMap beside it.
+
+    Raises:
+        DeployError: another directory made the release of that name.
+    """
+    name, directory = f"{release.name}-source", str(release.application.resolve())
+    stdout = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
+    if stdout:
+        source = json.loads(stdout)["data"]
+        if source == {"host": socket.gethostname(), "directory": directory}:
+            return
+        # A directory of this machine that is gone was moved: the same application, most likely.
+        if source["host"] != socket.gethostname() or Path(source["directory"]).exists():
+            raise DeployError(
+                f"the name {release.name!r} is taken by {source['directory']} on {source['host']}\n"
+                f"  choose another one: NAME={release.name}-2\n"
+                f"  or, if this is the same application: {cluster.kubectl_line} delete configmap {name}"
+            )
+    data = {"host": socket.gethostname(), "directory": directory}
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
+
+
+def begin_anew(cluster: Cluster, release: Release) -> None:
+    """Let what failed before run again: unchanged objects keep their failure, and helm takes it for this release's.
+
+    A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
+    """
+    selector = f"app.kubernetes.io/instance={release.name}"
+    listed = cluster.kubectl("get", "jobs,deployments", "--selector", selector, "--output", "json").stdout
+    for item in json.loads(listed)["items"]:
+        name, labels = item["metadata"]["name"], item["metadata"]["labels"]
+        is_migration = labels.get("app.kubernetes.io/component") == "migration"
+        if item["kind"] == "Job" and is_migration and doctor.condition(item, "Failed"):
+            say(f"the last migration failed; removing its Job {name}, so that it runs again")
+            cluster.kubectl("delete", "job", name)
+        elif item["kind"] == "Deployment" and doctor.condition(item, "Progressing", "False"):
+            say(f"the last rollout of {name} did not end in time; restarting it")
+            cluster.kubectl("rollout", "restart", f"deployment/{name}")
+
+
+def ensure_admin_token(cluster: Cluster) -> str:
+    """The ledger's first token, which only this namespace's Secret knows; made where there is none."""
+    result = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
+    if result.returncode == 0:
+        return base64.b64decode(json.loads(result.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
+    token = secrets.token_urlsafe(32)
+    metadata = {"name": ADMIN_SECRET}
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"API_ADMIN_TOKEN": token}}
+    cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
+    return token
+
+
+def install(cluster: Cluster, release: Release, reference: str, settings: Sequence[str] = ()) -> None:
+    """`helm upgrade --install` and wait; on failure say why."""
+    repository, _, tag = reference.rpartition(":")
+    values = [part for file in release.values for part in ("--values", str(file))]
+    image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
+    cluster.helm("dependency", "build", str(release.chart))
+    say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
+    begin_anew(cluster, release)
+    options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
+    result = cluster.helm(
+        "upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False
+    )
+    if result.returncode:
+        message = result.stderr.strip().removeprefix("Error: ")
+        raise DeployError("\n".join([f"helm upgrade {release.name} failed: {message}", *causes(cluster, release.name)]))
+
+
+def causes(cluster: Cluster, release: str) -> list[str]:
+    """Why the release does not come up; nothing where helm refused before it made one."""
+    try:
+        return list(map(str, doctor.examine(cluster, release)))
+    except DeployError:
+        return []
+
+
+def service_of(cluster: Cluster, release: Release) -> str:
+    """Name of the Service that leads to the application."""
+    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
+    result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
+    items = json.loads(result.stdout)["items"]
+    if not items:
+        raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
+    return str(items[0]["metadata"]["name"])
+
+
+def ask_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
+    """Post a deployment and read it back through the Service; return lines for the shell that do the same."""
+    posted = json.loads(fetch(f"{url}/api/v1/deployments", DEPLOYMENT, token))
+    read = json.loads(fetch(f"{url}/api/v1/deployments/{posted['id']}"))
+    if read["version"] != DEPLOYMENT["version"]:
+        raise DeployError(f"the ledger answered another deployment than the one posted: {read}")
+    say(f"posted a deployment and read it back: {read['id']}")
+    secret = f"get secret {ADMIN_SECRET} --template '{{{{.data.API_ADMIN_TOKEN | base64decode}}}}'"
+    return [
+        f"TOKEN=$({cluster.kubectl_line} {secret})",
+        f"curl -s {url}/api/v1/deployments -H \"Authorization: Bearer $TOKEN\" --json '{json.dumps(DEPLOYMENT)}'",
+        f"curl -s {url}/api/v1/deployments",
+        f"curl -s {url}/api/v1/services/{DEPLOYMENT['service']}",
+    ]
+
+
+def ask(url: str, cluster: Cluster, service: str) -> list[str]:
+    """Ask the path that the readiness probe asks; return the curl line that does the same."""
+    deployment = json.loads(cluster.kubectl("get", "deployment", service, "--output", "json").stdout)
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    path = container.get("readinessProbe", {}).get("httpGet", {}).get("path", "/")
+    say(f"asked {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
+    return [f"curl -s {url}{path}"]
+
+
+def fetch(url: str, body: object = None, token: str = "") -> bytes:
+    """GET, or POST `body` as JSON. A Service that was just made may need some seconds to lead somewhere."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own http URL
+    for attempt in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            raise DeployError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from error
+        except OSError as error:
+            if attempt == 19:
+                raise DeployError(f"{url} does not answer: {error}") from error
+            time.sleep(0.5)
+    raise AssertionError("unreachable")

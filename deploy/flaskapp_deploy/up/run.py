@@ -1,0 +1,107 @@
+"""`make run`: the service alone on localhost, on a PostgreSQL that keeps its data between runs."""
+
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.up.postgres import Postgres, PostgresError
+
+SOURCE = ROOT / "src"
+START_TIMEOUT = 30.0  # seconds
+
+BODY = '{"service": "shop", "environment": "staging", "version": "1.0.0", "status": "succeeded"}'
+CURL = """
+The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
+
+  curl -s {url}/readyz
+  curl -s {url}/api/v1/deployments -H "Authorization: Bearer $(cat {token})" \\
+    --json '{body}'
+  curl -s {url}/api/v1/deployments
+  curl -s {url}/api/v1/services/shop
+"""
+
+
+def main() -> None:
+    port = int(os.environ.get("PORT", "8000"))
+    if busy(port):
+        sys.exit(f"run: port {port} is in use; free it, or choose another: PORT=8001 make run")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))  # through the `finally` below, so nothing is left
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "flaskapp"
+    server = Postgres(home / "postgres", secret(home / "password").read_text())
+    try:
+        server.start()
+        serve(server, port, home)
+    except PostgresError as error:
+        sys.exit(f"run: {error}")
+    finally:
+        server.stop()
+
+
+def serve(server: Postgres, port: int, home: Path) -> None:
+    token = secret(home / "admin-token")
+    environment = os.environ | {
+        "API_ADMIN_TOKEN_FILE": str(token),
+        "DB_HOST": "127.0.0.1",
+        "DB_PORT": str(server.port),
+        "DB_NAME": "postgres",
+        "DB_USERNAME": "postgres",
+        "DB_PASSWORD": server.password,
+        "PORT": str(port),
+        "METRICS_PORT": os.environ.get("METRICS_PORT", "0"),
+        "PYTHONPATH": str(SOURCE),
+    }
+    run = [sys.executable, "-m"]
+    subprocess.run([*run, "flaskapp", "db", "upgrade"], check=True, env=environment)
+    web = subprocess.Popen([*run, "gunicorn", "--bind", f"127.0.0.1:{port}"], cwd=SOURCE, env=environment)
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz", web)
+        print(
+            CURL.format(url=f"http://127.0.0.1:{port}", home=home, token=shlex.quote(str(token)), body=BODY), flush=True
+        )
+        web.wait()
+    finally:
+        web.terminate()
+        web.wait(30)
+
+
+def wait_until_ready(url: str, web: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_TIMEOUT
+    while web.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own http address
+                return
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("run: the service did not become ready; its log above says why")
+
+
+def secret(path: Path) -> Path:
+    """Made once, readable by this user alone."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32))
+    return path
+
+
+def busy(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()

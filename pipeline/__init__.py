@@ -1,1 +1,0 @@
-"""What each phase of a release does, runnable by hand."""

@@ -1,0 +1,1 @@
+"""Load, faults and scenarios against a release on a real cluster."""

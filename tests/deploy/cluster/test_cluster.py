@@ -1,0 +1,299 @@
+"""The local cluster as people use it: up, twice, side by side, repaired, and gone without a trace.
+
+The tests of this module follow each other on the same two instances.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from flaskapp_deploy.cluster import controlplane, instance, lifecycle, node
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.shell import DeployError
+
+ONE, TWO = "side-one", "side-two"
+VOLUME = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: kept}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: writer}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: busybox
+      image: localhost/busybox:1
+      command: [/busybox, sh, -c, "%s; /busybox sleep 600"]
+      volumeMounts: [{name: kept, mountPath: /kept}]
+      readinessProbe: {exec: {command: [/busybox, test, -s, /kept/row]}, periodSeconds: 1}
+  volumes: [{name: kept, persistentVolumeClaim: {claimName: kept}}]
+"""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an instance leaves on the machine: nothing, it is to be hoped."""
+
+    found: frozenset[str]
+
+    @classmethod
+    def take(cls) -> "Trace":
+        def lines(*command: str) -> list[str]:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+        found = [f"namespace {line.split()[0]}" for line in lines("ip", "netns", "list") if line.strip()]
+        found += [f"link {link['ifname']}" for link in json.loads("".join(lines("ip", "-j", "link")))]
+        found += [f"route {route['dst']}" for route in json.loads("".join(lines("ip", "-j", "-4", "route")))]
+        found += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines()]
+        found += [f"group {path}" for path in Path("/sys/fs/cgroup").glob("*/flaskapp-*")]
+        found += [f"directory {path}" for root in ("/run", "/var/lib") for path in Path(root).iterdir()]
+        found += [f"directory {path}" for path in instance.state_root().glob("*")]
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = process.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue
+            # Threads of the kernel have no command line; ours name an instance in a path or namespace.
+            found += [f"process {words}"] if "side-one" in words or "side-two" in words else []
+        return cls(frozenset(found))
+
+
+def kubectl(made: Instance, *arguments: str, stdin: str = "", check: bool = True) -> str:
+    result = subprocess.run(lifecycle.kubectl(made, *arguments), input=stdin, capture_output=True, text=True)
+    assert result.returncode == 0 or not check, result.stderr
+    return result.stdout + result.stderr
+
+
+def ready(made: Instance) -> set[str]:
+    nodes = json.loads(kubectl(made, "get", "nodes", "--output=json"))["items"]
+    return {
+        one["metadata"]["name"]
+        for one in nodes
+        for condition in one["status"]["conditions"]
+        if (condition["type"], condition["status"]) == ("Ready", "True")
+    }
+
+
+def in_mount_namespace(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script where mounts are its own."""
+    command = ["unshare", "--mount", "--propagation=private", "bash", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def processes_of(word: str) -> set[int]:
+    """Ids of the programs that have `word` in their command line; the shell that keeps them has none."""
+    found = set()
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if word.encode() in line.read_bytes():
+                found.add(int(line.parent.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def before() -> Trace:
+    if os.geteuid() != 0:
+        pytest.fail("the local cluster needs root")
+    for name in (ONE, TWO):  # what an interrupted run may have left
+        lifecycle.down(name)
+    return Trace.take()
+
+
+@pytest.fixture(scope="module")
+def one(before: Trace) -> Iterator[Instance]:
+    yield lifecycle.up(ONE)
+    lifecycle.down(ONE)
+
+
+@pytest.fixture(scope="module")
+def two(before: Trace) -> Iterator[Instance]:
+    yield lifecycle.up(TWO)
+    lifecycle.down(TWO)
+
+
+def test_two_instances_side_by_side(one: Instance, two: Instance) -> None:
+    assert ready(one) == ready(two) == {"n1"}
+    assert not one.network.overlaps(two.network)
+    assert set(instance.names()) >= {ONE, TWO}
+
+
+def test_up_again_starts_nothing(one: Instance) -> None:
+    def processes() -> dict[str, set[int]]:
+        parts = [controlplane.process(one, part) for part in controlplane.PROGRAMS]
+        control = {process.pid for process in (*parts, node.process(one, "n1"))}
+        inside = {name: processes_of(f"{one.run}/n1/{name}") for name in ("containerd.toml", "kube-proxy.yaml")}
+        return {"control": {pid for pid in control if pid}, **inside}
+
+    before = processes()
+    assert list(map(len, before.values())) == [5, 1, 1]
+    lifecycle.up(ONE)
+    time.sleep(2)  # kube-proxy sees a changed file at once, and ends
+    assert processes() == before
+
+
+def test_nobody_comes_in_without_a_certificate(one: Instance) -> None:
+    authority = str(controlplane.authority(one).certificate_path)
+    for address in (f"{controlplane.server(one)}/api", f"https://{one.node_address('n1')}:10250/pods"):
+        assert requests.get(address, verify=authority, timeout=10).status_code == 401, address
+
+
+def test_a_volume_outlives_its_pod(one: Instance) -> None:
+    kubectl(one, "apply", "-f", "-", stdin=VOLUME % "echo one > /kept/row")
+    kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    kubectl(one, "delete", "pod", "writer", "--wait")
+    kubectl(one, "apply", "-f", "-", stdin=VOLUME % "/busybox true")
+    kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
+    assert kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row").strip() == "one"
+
+
+def test_cluster_names_resolve_whatever_the_kernels_defaults(one: Instance) -> None:
+    def answer() -> str:
+        asked = ["/busybox", "timeout", "10", "/busybox", "nslookup", "kubernetes.default.svc.cluster.local"]
+        return kubectl(one, "exec", "writer", "--", *asked, check=False)
+
+    assert str(one.services[1]) in answer()
+    settings = ["net.bridge.bridge-nf-call-iptables=0", "net.ipv4.ip_forward=0", "net.ipv4.conf.all.rp_filter=1"]
+    inside = ["ip", "netns", "exec", one.namespace("n1")]
+    subprocess.run([*inside, "sysctl", "-qw", *settings], check=True)
+    assert str(one.services[1]) not in answer()
+    lifecycle.up(ONE)
+    assert str(one.services[1]) in answer()
+
+
+def test_a_kernel_without_the_bridge_filter_is_named() -> None:
+    hidden = "mount -t tmpfs tmpfs /proc/sys/net/bridge && "
+    result = in_mount_namespace(hidden + f"{sys.executable} -m flaskapp_deploy cluster up --name side-one")
+    assert result.returncode != 0
+    assert "the kernel module br_netfilter is missing" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_machine_where_nothing_in_run_can_be_executed() -> None:
+    """As on every Debian with systemd; the node must be ready there, and gone again."""
+    command = f"{sys.executable} -m flaskapp_deploy cluster"
+    result = in_mount_namespace(
+        "mount -t tmpfs -o noexec,nosuid,nodev tmpfs /run && cp /bin/true /run/true && ! /run/true 2> /dev/null &&"
+        f" {command} up --name side-noexec && {command} status --name side-noexec; code=$?;"
+        f" {command} down --name side-noexec; exit $code"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "stopped" not in result.stdout
+
+
+def test_a_namespace_enforces_pod_security(one: Instance) -> None:
+    kubectl(one, "create", "namespace", "strict")
+    kubectl(one, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
+    pod = list(yaml.safe_load_all(VOLUME % "true"))[1] | {"metadata": {"name": "refused", "namespace": "strict"}}
+    refused = kubectl(one, "create", "-f", "-", stdin=yaml.safe_dump(pod), check=False)
+    assert "violates PodSecurity" in refused
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_service_on_loopback(one: Instance) -> None:
+    url = lifecycle.forward(ONE, "kube-system", "metrics-server")
+    assert url.startswith("http://127.0.0.1:")
+    assert lifecycle.forward(ONE, "kube-system", "metrics-server") == url
+    answer = requests.get(url.replace("http", "https") + "/livez", verify=False, timeout=10)  # noqa: S501
+    assert answer.status_code in (200, 401, 403)
+
+
+def test_up_repairs_after_a_crash(one: Instance) -> None:
+    """A crash of everything at once, as a reboot is: no process in it may clean up."""
+    for part in (*controlplane.PROGRAMS, "n1"):
+        process = node.process(one, part) if part == "n1" else controlplane.process(one, part)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+    time.sleep(1)
+    states = lifecycle.status(one)
+    assert set(states.values()) == {"stopped"}
+    lifecycle.up(ONE)
+    # The pod's state is the one from before the crash until its kubelet has looked; its answer is of now.
+    deadline = time.monotonic() + 90
+    while kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row", check=False).strip() != "one":
+        assert time.monotonic() < deadline, "the volume did not come back"
+        time.sleep(1)
+
+
+def test_nodes_are_added_drained_and_stopped(two: Instance) -> None:
+    assert lifecycle.add_node(TWO) == "n2"
+    made = lifecycle.existing(TWO)
+    assert ready(made) == {"n1", "n2"}
+
+    lifecycle.drain_node(TWO, "n2", 60)
+    assert "SchedulingDisabled" in kubectl(made, "get", "node", "n2")
+    lifecycle.stop_node(TWO, "n2")
+    assert lifecycle.status(made)["n2"] == "stopped"
+    wait_for = time.monotonic() + 90
+    while ready(made) != {"n1"}:
+        assert time.monotonic() < wait_for, "the stopped node still counts as ready"
+        time.sleep(1)
+    lifecycle.up(TWO)
+    assert ready(made) == {"n1", "n2"}
+    assert "SchedulingDisabled" not in kubectl(made, "get", "node", "n2")
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ("kubelet", "mkdir: cannot create directory"),  # the node's first process
+        ("kubelet/pods", "kubelet ended 5 times as soon as it was started"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: str) -> None:
+    lifecycle.stop_node(TWO, "n2")
+    path = node.state(two, "n2") / broken
+    kept = path.with_name("kept")
+    path.rename(kept)
+    path.touch()
+    try:
+        with pytest.raises(DeployError) as error:
+            lifecycle.up(TWO)
+    finally:
+        path.unlink()
+        kept.rename(path)
+    message = str(error.value)
+    assert message.startswith("node n2 ended while starting; last lines of "), message
+    assert reason in message
+    assert Path(message.partition("last lines of ")[2].partition(":")[0]).is_file()
+    lifecycle.up(TWO)
+    assert ready(two) == {"n1", "n2"}
+
+
+def test_errors_are_one_line(one: Instance) -> None:
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "flaskapp_deploy", "cluster", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode != 0
+        return result.stderr.strip()
+
+    assert "there is no instance 'nowhere'" in run("status", "--name", "nowhere")
+    assert "has no node 'n7'" in run("node", "stop", "n7", "--name", ONE)
+    assert "use up to 20 of a-z" in run("up", "--name", "Not_A_Name")
+    for said in (run("status", "--name", "nowhere"), run("node", "stop", "n7", "--name", ONE)):
+        assert len(said.splitlines()) == 1
+
+
+def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace) -> None:
+    during = Trace.take()
+    assert any(line.startswith("process") for line in during.found - before.found)
+    assert any(line.startswith("group") for line in during.found - before.found)
+    assert lifecycle.down(ONE)
+    for covered in ("/run/containerd", "/var/lib/cni", "/run/netns"):  # the neighbor keeps what is its own
+        subprocess.run(node.enter(two, "n1", "mountpoint", "--quiet", covered), check=True)
+    assert lifecycle.down(TWO)
+    assert not lifecycle.down(ONE)
+    assert sorted(Trace.take().found - before.found) == []

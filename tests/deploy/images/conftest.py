@@ -1,0 +1,41 @@
+"""Real builds: one buildkitd for each module."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flaskapp_deploy.images import buildkit
+from flaskapp_deploy.images.buildkit import Builder
+from flaskapp_deploy.images.image import Image, build_image
+
+Build = Callable[..., Image]
+
+
+@pytest.fixture(scope="module")
+def builder() -> Iterator[Builder]:
+    if os.geteuid() != 0:
+        pytest.skip("BuildKit and runc need root here")
+    with buildkit.daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def space() -> Iterator[Path]:
+    """Room for archives and unpacked images: too large to be kept after the tests."""
+    with tempfile.TemporaryDirectory(prefix="flaskapp-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def build(builder: Builder, space: Path) -> Build:
+    """`build_image` with this module's builder and room."""
+
+    def build(directory: Path, **options: Any) -> Image:
+        output = space / f"{len(list(space.iterdir()))}.tar"
+        return build_image(directory, output=output, builder=builder, **options)
+
+    return build

@@ -1,0 +1,49 @@
+"""The command's words: help that is quick and starts nothing, errors of one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ["flask", "sqlalchemy", "cryptography", "requests", "yaml", "flaskapp_deploy.release", "flaskapp_deploy.up"]
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command as people type it in a checkout."""
+    command = [str(ROOT / "deploy/flaskapp-deploy"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
+
+
+def test_help_loads_no_room() -> None:
+    code = "import sys; from flaskapp_deploy.cli import cli; cli.main(['--help'], standalone_mode=False); "
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "deploy")}
+    code += f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["up"], ["cluster", "node", "add"], ["release"]], ids=" ".join)
+def test_help_of_every_kind_of_word_starts_nothing(words: list[str]) -> None:
+    result = run(*words, "--help")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"Usage: {' '.join(['flaskapp-deploy', *words])}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["upp"], "No such command 'upp'"),
+        (["up", "--app", "/nowhere"], "there is no directory /nowhere"),
+        (["up", "--app", "/tmp", "--name", "1web"], "NAME='1web' can't name a release"),
+        (["cluster", "status", "--name", "nowhere"], "there is no instance 'nowhere'"),
+        (["programs", "nothing"], "there is no tool group 'nothing'"),
+    ],
+)
+def test_an_error_says_what_is_wrong(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,59 @@
+"""What every room of the command uses: errors of one line, files that are whole, waits that end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flaskapp_deploy import shell
+from flaskapp_deploy.shell import DeployError
+
+PRINTED = [("", "", "it ended with 3 and printed nothing"), ("a\n", "", "a"), ("a\n", "b\nc\n\n", "c")]
+
+
+@pytest.mark.parametrize(("stdout", "stderr", "reason"), PRINTED)
+def test_the_reason_of_a_failure_is_one_line(stdout: str, stderr: str, reason: str) -> None:
+    code = f"import sys; print({stdout!r}, end=''); print({stderr!r}, end='', file=sys.stderr); sys.exit(3)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shell.reason(result) == reason
+
+
+def test_a_file_is_private_from_its_first_byte_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "secret"
+    shell.write_atomic(path, "one", 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(TypeError):
+        shell.write_atomic(path, 1)  # type: ignore[arg-type]
+    assert path.read_text() == "one"
+
+
+def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "settings"
+    assert shell.write_changed(path, "one")
+    written = path.stat().st_mtime_ns
+    assert not shell.write_changed(path, "one")
+    assert path.stat().st_mtime_ns == written
+    assert shell.write_changed(path, "two")
+
+
+def test_a_wait_ends_with_what_it_waits_for(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("".join(f"line {number}\n" for number in range(20)) + "no such option\n")
+    with pytest.raises(DeployError, match="the server ended while starting") as error:
+        shell.wait_until(lambda: False, 60, "the server", [tmp_path / "absent.log", log], lambda: False)
+    assert str(error.value).endswith("  no such option")
+    assert f"last lines of {log}:" in str(error.value)
+    assert "line 1\n" not in str(error.value)
+    with pytest.raises(DeployError, match=r"the server is not ready after 0 s; it wrote no log"):
+        shell.wait_until(lambda: False, 0, "the server", [tmp_path / "absent.log"])
+
+
+def test_slow_machines_have_longer_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shell.seconds(90) == 90
+    for factor, limit in (("3", 270), ("0.1", 90)):
+        monkeypatch.setenv("TIMEOUT_FACTOR", factor)
+        assert shell.seconds(90) == limit
+    monkeypatch.setenv("TIMEOUT_FACTOR", "fast")
+    with pytest.raises(DeployError, match="TIMEOUT_FACTOR='fast' is not a number"):
+        shell.seconds(90)

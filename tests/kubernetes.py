@@ -1,0 +1,63 @@
+"""A local cluster of two nodes, and helm with no more rights than the Role that infra/ gives a release."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flaskapp_deploy.cluster import controlplane, lifecycle
+from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.images import image
+from flaskapp_deploy.kubernetes import Cluster
+from flaskapp_deploy.up.install import ensure_namespace
+
+INSTANCE = os.environ.get("INSTANCE", "test")
+ROOT = Path(__file__).resolve().parents[1]
+POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Iterator[Instance]:
+    """Two nodes; removed at the end, or kept for a look with KEEP=1."""
+    if os.geteuid() != 0:
+        pytest.fail("the local cluster needs root")
+    made = lifecycle.up(INSTANCE, nodes=2)
+    yield made
+    if not os.environ.get("KEEP"):
+        lifecycle.down(INSTANCE)
+
+
+@pytest.fixture(scope="session")
+def admin(kubernetes: Instance) -> Callable[[str], Cluster]:
+    """The cluster's administrator in a namespace."""
+    return lambda namespace: Cluster(kubernetes.kubeconfig, "", namespace)
+
+
+@pytest.fixture(scope="session")
+def releaser(
+    kubernetes: Instance, admin: Callable[[str], Cluster], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Cluster]:
+    """Make a namespace that enforces Pod Security `restricted`, and who may release into it and nothing else."""
+    path = tmp_path_factory.mktemp("kubeconfig") / "releaser"
+    controlplane.kubeconfig(kubernetes, path, "releaser", "flaskapp:release")
+
+    def make(namespace: str) -> Cluster:
+        admin(namespace).kubectl("delete", "namespace", namespace, "--ignore-not-found")  # what KEEP=1 kept
+        ensure_namespace(admin(namespace))
+        admin(namespace).kubectl("apply", "-f", str(ROOT / "infra/helm-release-role.yaml"))
+        return Cluster(path, "", namespace)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images(kubernetes: Instance) -> dict[str, str]:
+    """References of the images on the nodes: the ledger's, and the example's that isn't ours."""
+    ledger = image.build_image(ROOT, name="flaskapp")
+    hello = image.build_image(ROOT / "examples/hello", name="hello")
+    archives = {built.reference: built.archive for built in (ledger, hello)}
+    if database := image.postgres_archive():
+        archives[POSTGRES] = database
+    lifecycle.load_images(INSTANCE, archives)
+    return {"flaskapp": ledger.reference, "hello": hello.reference}
