@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -72,6 +73,51 @@ def reason(result: subprocess.CompletedProcess[str]) -> str:
     """The last line that a program printed on standard error, else on standard output; in any case one line."""
     lines = [line for text in (result.stdout, result.stderr) for line in (text or "").strip().splitlines()]
     return lines[-1] if lines else f"it ended with {result.returncode} and printed nothing"
+
+
+def run(
+    *command: str | Path,
+    check: bool = True,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and capture what it prints.
+
+    Args:
+        check: Whether a failure is an error; without it, the caller reads `returncode`.
+        env: Variables on top of this process's own.
+        stdin: What the program reads.
+        timeout: Seconds after which it is killed.
+
+    Raises:
+        DeployError: the program is not installed, took too long, or failed; with its last line.
+    """
+    name = Path(command[0]).name
+    environment = {**os.environ, **(env or {})}
+    line = [str(word) for word in command]
+    try:
+        result = subprocess.run(
+            line, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout
+        )
+    except FileNotFoundError as error:
+        raise DeployError(f"{error.filename} is not there: install it, or add its directory to PATH") from error
+    except subprocess.TimeoutExpired as error:
+        raise DeployError(f"{' '.join(line)} took more than {timeout:.0f} s") from error
+    if check and result.returncode:
+        raise DeployError(f"{name} {' '.join(line[1:2])} failed: {reason(result)}")
+    return result
+
+
+def stop(process: subprocess.Popen[Any], grace: float = 10) -> None:
+    """End a process: SIGTERM, and SIGKILL after `grace` seconds."""
+    process.terminate()
+    try:
+        process.wait(timeout=grace)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def say(line: str) -> None:

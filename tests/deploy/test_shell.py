@@ -19,6 +19,39 @@ def test_the_reason_of_a_failure_is_one_line(stdout: str, stderr: str, reason: s
     assert shell.reason(result) == reason
 
 
+def test_a_program_runs_to_its_end() -> None:
+    read = "import os, sys; print(os.environ['GREETING'], sys.stdin.read())"
+    result = shell.run(sys.executable, "-c", read, env={"GREETING": "hello"}, stdin="you")
+    assert (result.stdout, result.returncode) == ("hello you\n", 0)
+    assert shell.run("false", check=False).returncode == 1
+
+
+FAILING = [
+    (["no-such-program"], "no-such-program is not there: install it, or add its directory to PATH"),
+    (["ls", "/nowhere"], "ls /nowhere failed: ls: cannot access '/nowhere': No such file or directory"),
+    (["sleep", "10"], "sleep 10 took more than 1 s"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), FAILING)
+def test_a_program_that_fails_is_one_line(command: list[str], message: str) -> None:
+    with pytest.raises(DeployError) as error:
+        shell.run(*command, timeout=1, env={"LC_ALL": "C"})
+    assert error.value.message == message
+
+
+@pytest.mark.parametrize("ignored", ["", "trap '' TERM; "])
+def test_a_process_is_stopped_politely_then_by_force(ignored: str) -> None:
+    process = subprocess.Popen(
+        ["bash", "-c", f"{ignored}echo ready; while :; do sleep 0.1; done"], stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    with process.stdout:
+        process.stdout.readline()
+        shell.stop(process, grace=0.5)
+    assert process.returncode == (-9 if ignored else -15)
+
+
 def test_a_file_is_private_from_its_first_byte_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "secret"
     shell.write_atomic(path, "one", 0o600)
