@@ -42,7 +42,7 @@ SUITES: dict[str, list[list[str]]] = {
         ["shellcheck", *SHELL],
         [*PYTEST, "tests/lint"],
     ],
-    "programs": [[*PYTEST, "tests/deploy/programs", "tests/deploy/test_cli.py", "tests/deploy/test_shell.py"]],
+    "programs": [[*PYTEST, "tests/deploy/programs", *map(str, Path("tests/deploy").glob("test_*.py"))]],
     "service": [[*PYTEST, "tests/service", *COVERAGE]],
     "images": [[*PYTEST, "tests/deploy/images"]],
     "chart": [

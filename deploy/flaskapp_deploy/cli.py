@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flaskapp_deploy import shell
+from flaskapp_deploy import __version__, shell
 
 if TYPE_CHECKING:
     from flaskapp_deploy.kubernetes import Cluster
@@ -31,6 +31,7 @@ wsgi_option = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="flaskapp-deploy", message="%(prog)s %(version)s")
 def cli() -> None:
     """Deploy a Flask application to Kubernetes with Helm."""
 
@@ -156,6 +157,14 @@ def image(directory: Path, name: str, wsgi: str, platform: str, output: Path | N
 
 
 @cli.command()
+def chart() -> None:
+    """Print where the chart lies that comes with the command: `helm template web "$(flaskapp-deploy chart)"`."""
+    from flaskapp_deploy.resources import CHART
+
+    click.echo(CHART)
+
+
+@cli.command()
 def bases() -> None:
     """Find or make the base images, and print what they are as JSON."""
     from flaskapp_deploy.images import baseimages, buildkit
@@ -170,7 +179,10 @@ def bases() -> None:
 
 @cli.command()
 def version() -> None:
-    """Say which version the commit is, and begin release.json."""
+    """Say which version the commit is, and begin release.json; without a release.toml, the command's own version."""
+    if not Path("release.toml").exists():
+        click.echo(f"flaskapp-deploy {__version__}")
+        return
     from flaskapp_deploy.release import config, state, version
     from flaskapp_deploy.resources import ROOT
 

@@ -2,4 +2,7 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parent
+INSTALLED = PACKAGE / "repository"  # the wheel holds them there (deploy/pyproject.toml)
+ROOT = INSTALLED if INSTALLED.is_dir() else PACKAGE.parents[1]
+CHART = ROOT / "charts/flaskapp"

@@ -118,7 +118,8 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
     repository, _, tag = reference.rpartition(":")
     values = [part for file in release.values for part in ("--values", str(file))]
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
-    cluster.helm("dependency", "build", str(release.chart))
+    if (release.chart / "Chart.lock").is_file():  # one without has its subcharts inside, or none
+        cluster.helm("dependency", "build", str(release.chart))
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
     begin_anew(cluster, release)
     options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
