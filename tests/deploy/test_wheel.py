@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ SECRET = "--set=postgresql.auth.existingSecret=passwords"  # helm makes none wit
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment that has the wheel and what it asks for, at the versions of the lock."""
     work = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -30,7 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     target = [*pip, "--python", str(work / "venv/bin/python"), "install", "--constraint", str(work / "versions.txt")]
     subprocess.run([*target, *map(str, work.glob("*.whl"))], check=True)
     subprocess.run([*pip, "--python", str(work / "venv/bin/python"), "check"], check=True)
-    yield work / "venv/bin"
+    return work / "venv/bin"
 
 
 def run(program: Path, *arguments: str, cwd: Path) -> str:
