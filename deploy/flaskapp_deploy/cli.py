@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,9 +44,20 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(_report(error))
     except click.Abort:
         shell.say("interrupted; what was finished is kept")
         sys.exit(130)
+
+
+def _report(error: Exception) -> str:
+    """Write an unexpected error's traceback to a file, and return the lines to print."""
+    log = shell.cache() / "traceback.log"
+    shell.write_atomic(log, traceback.format_exc())
+    return (
+        f"error: {type(error).__name__}: {error}\n  This is a defect of flaskapp-deploy: please report it, with {log}"
+    )
 
 
 # --- on this machine -----------------------------------------------------------------------------------------------
@@ -139,7 +151,7 @@ def programs(group: tuple[str, ...]) -> None:
     """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
     from flaskapp_deploy import programs
 
-    for one in group or [known for known in programs.groups() if known != "kind"]:
+    for one in group or [name for name in programs.groups() if name != "kind"]:
         print(programs.binaries(one))
 
 
@@ -187,9 +199,11 @@ def version() -> None:
     from flaskapp_deploy.resources import ROOT
 
     release = config.load()
-    found = version.of(ROOT, release.chart)
-    state.start(**found)
-    shell.say(f"{release.name} {found['version']} ({found['tag'] or 'no release tag'}), chart {found['chart_version']}")
+    commit = version.of(ROOT, release.chart)
+    state.start(**commit)
+    shell.say(
+        f"{release.name} {commit['version']} ({commit['tag'] or 'no release tag'}), chart {commit['chart_version']}"
+    )
 
 
 @cli.command()

@@ -36,14 +36,14 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     """The printed commands; ends with the block that holds them."""
     assert process.stdout
-    found = False
+    is_printed = False
     for line in process.stdout:
         if line.startswith("  curl "):
-            found = True
+            is_printed = True
             while line.endswith("\\\n"):
                 line += next(process.stdout)
             yield line.strip()
-        elif found:
+        elif is_printed:
             return
     raise AssertionError("no curl lines were printed")
 
@@ -73,4 +73,4 @@ def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
         process = run(environment)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert output == f"run: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+    assert output == f"Error: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"

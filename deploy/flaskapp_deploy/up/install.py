@@ -1,4 +1,4 @@
-"""`make up` and `make down`: an application's directory, built, installed by its chart and asked."""
+"""`flaskapp-deploy up`: build an application, install it with the chart, and send it a first request."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ DEPLOYMENT = {"service": "shop", "environment": "staging", "version": "1.0.0", "
 
 
 def up(release: Release, target: Target, wsgi: str = "", port: int | None = None) -> None:
-    """Install or upgrade the release on the target, ask it, and say how to look around. Safe to repeat."""
+    """Install or upgrade the release on the target, send a first request, and print what to try. Safe to repeat."""
     started = time.monotonic()
     say(f"target: {target.description}")
     target.up()
@@ -38,7 +38,7 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
     service = service_of(cluster, release)
     with targets.reachable(target, release.namespace, service, port) as url:
         lines = ask_ledger(url, token, cluster) if release.is_ledger else ask(url, cluster, service)
-    if not isinstance(target, targets.Local):  # the way in ended with the question
+    if not isinstance(target, targets.Local):  # its port-forward has ended
         lines = [f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &", *lines]
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
     look = [
@@ -51,7 +51,7 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
 
 
 def ensure_namespace(cluster: Cluster) -> None:
-    """Make the namespace where there is none, one that enforces Pod Security `restricted`."""
+    """Create the namespace where there is none, enforcing Pod Security `restricted`."""
     if cluster.kubectl("get", "namespace", cluster.namespace, check=False).returncode == 0:
         return
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -60,7 +60,7 @@ def ensure_namespace(cluster: Cluster) -> None:
 
 
 def claim_name(cluster: Cluster, release: Release) -> None:
-    """Note which directory the release is made of, in a ConfigMap beside it.
+    """Record which directory the release is built from, in a ConfigMap.
 
     Raises:
         DeployError: another directory made the release of that name.
@@ -84,7 +84,7 @@ def claim_name(cluster: Cluster, release: Release) -> None:
 
 
 def begin_anew(cluster: Cluster, release: Release) -> None:
-    """Let what failed before run again: unchanged objects keep their failure, and helm takes it for this release's.
+    """Clear earlier failures: unchanged objects keep theirs, and helm takes it for this release's.
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
     """
@@ -102,7 +102,7 @@ def begin_anew(cluster: Cluster, release: Release) -> None:
 
 
 def ensure_admin_token(cluster: Cluster) -> str:
-    """The ledger's first token, which only this namespace's Secret knows; made where there is none."""
+    """Return the ledger's first token from its Secret, which is created where there is none."""
     result = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
     if result.returncode == 0:
         return base64.b64decode(json.loads(result.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
@@ -114,7 +114,7 @@ def ensure_admin_token(cluster: Cluster) -> str:
 
 
 def install(cluster: Cluster, release: Release, reference: str, settings: Sequence[str] = ()) -> None:
-    """`helm upgrade --install` and wait; on failure say why."""
+    """Run `helm upgrade --install` and wait; a failure is explained by the doctor."""
     repository, _, tag = reference.rpartition(":")
     values = [part for file in release.values for part in ("--values", str(file))]
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
@@ -132,7 +132,7 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
 
 
 def causes(cluster: Cluster, release: str) -> list[str]:
-    """Why the release does not come up; nothing where helm refused before it made one."""
+    """Return the doctor's findings; none where helm refused before it created a release."""
     try:
         return list(map(str, doctor.examine(cluster, release)))
     except DeployError:
@@ -140,7 +140,7 @@ def causes(cluster: Cluster, release: str) -> list[str]:
 
 
 def service_of(cluster: Cluster, release: Release) -> str:
-    """Name of the Service that leads to the application."""
+    """Return the name of the application's Service."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
     result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
     items = json.loads(result.stdout)["items"]
