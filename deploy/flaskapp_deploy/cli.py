@@ -1,4 +1,4 @@
-"""The words of `flaskapp-deploy`. Each imports its room when it runs, so that `--help` loads none."""
+"""The commands of `flaskapp-deploy`. Each imports its package when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ application_option = click.option(
 )
 name_option = click.option("--name", default="", help="Name of the release. Default: the directory's name.")
 wsgi_option = click.option(
-    "--wsgi", envvar="WSGI", default="", metavar="MODULE:CALLABLE", help="Where wsgi.py and app.py don't say it."
+    "--wsgi",
+    envvar="WSGI",
+    default="",
+    metavar="MODULE:CALLABLE",
+    help="The WSGI application, where neither wsgi.py nor app.py has it.",
 )
 
 
@@ -71,7 +75,7 @@ def _report(error: Exception) -> str:
     envvar="VALUES",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Its values, on top of development's.",
+    help="A values file of the application, on top of development's.",
 )
 @wsgi_option
 @click.option(
@@ -88,7 +92,7 @@ def up(
     context: str,
     instance: str,
 ) -> None:
-    """Build, install and ask the application on a cluster of this machine."""
+    """Build the application, install it on a cluster, and send a first request."""
     from flaskapp_deploy.release import config
     from flaskapp_deploy.up import install, target
 
@@ -103,7 +107,7 @@ def up(
 @context_option
 @instance_option
 def down(app: Path | None, name: str, context: str, instance: str) -> None:
-    """Remove what `up` made."""
+    """Delete what `up` created."""
     from flaskapp_deploy.up import target
 
     shell.say(target.choose(context, instance).down(_release(app, (), name)))
@@ -116,7 +120,7 @@ def down(app: Path | None, name: str, context: str, instance: str) -> None:
 @context_option
 @instance_option
 def doctor(app: Path | None, release: str, namespace: str, context: str, instance: str) -> None:
-    """Say why a release is not ready, a line for each cause; exit code 1 if it is not."""
+    """Explain why a release is not ready, one line a cause; exit code 1 if it is not."""
     from flaskapp_deploy.up import doctor
 
     wanted = _release(app, ())
@@ -157,12 +161,12 @@ def programs(group: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the image.")
+@click.option("--name", required=True, help="Name of the image.")
 @wsgi_option
 @click.option("--platform", default="", metavar="linux/amd64|linux/arm64", help="Default: this machine's.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to leave the archive.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the archive.")
 def image(directory: Path, name: str, wsgi: str, platform: str, output: Path | None) -> None:
-    """Build the image of the application in DIRECTORY, and print what it is as JSON."""
+    """Build the image of the application in DIRECTORY, and describe it as JSON."""
     from flaskapp_deploy.images.image import build_image, described
 
     print(described(build_image(directory, name=name, wsgi=wsgi, platform=platform, output=output)))
@@ -178,7 +182,7 @@ def chart() -> None:
 
 @cli.command()
 def bases() -> None:
-    """Find or make the base images, and print what they are as JSON."""
+    """Find or build the base images, and describe them as JSON."""
     from flaskapp_deploy.images import baseimages, buildkit
     from flaskapp_deploy.images.image import described
 
@@ -191,7 +195,7 @@ def bases() -> None:
 
 @cli.command()
 def version() -> None:
-    """Say which version the commit is, and begin release.json; without a release.toml, the command's own version."""
+    """Print the commit's version and begin release.json; without a release.toml, the command's own version."""
     if not Path("release.toml").exists():
         click.echo(f"flaskapp-deploy {__version__}")
         return
@@ -215,7 +219,7 @@ def check() -> None:
 
 
 @cli.command()
-@click.option("--no-registry", is_flag=True, help="Look nothing up and leave nothing to push: a pull request's build.")
+@click.option("--no-registry", is_flag=True, help="Use no registry and push nothing: the build of a pull request.")
 def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
     from flaskapp_deploy.release import build, config
@@ -224,7 +228,7 @@ def build(no_registry: bool) -> None:
 
 
 @cli.command()
-@click.option("--pushed", is_flag=True, help="Ask what the registry's own scan found, instead.")
+@click.option("--pushed", is_flag=True, help="Read the findings of the registry's own scan instead.")
 def scan(pushed: bool) -> None:
     """List what is in the image (SBOM), and refuse it where something is known to be vulnerable."""
     from flaskapp_deploy.release import scan
@@ -274,7 +278,7 @@ def release() -> None:
 
 @cli.command()
 def record() -> None:
-    """Tell the release ledger what came of it; never fails."""
+    """Send the outcome to the release ledger; never fails."""
     from flaskapp_deploy.release import config, record
 
     wanted = config.load()
@@ -283,7 +287,7 @@ def record() -> None:
 
 @cli.command()
 def exports() -> None:
-    """Print what the release came to as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
+    """Print the release's versions and digests as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
     from flaskapp_deploy.release import state
 
     print("\n".join(state.exports()))
@@ -332,7 +336,7 @@ def cluster_down(name: str) -> None:
     """Remove the cluster with its data: processes, namespaces, links, control groups, files."""
     from flaskapp_deploy.cluster import lifecycle
 
-    click.echo(f"instance {name} is gone" if lifecycle.down(name) else f"there is no instance {name}")
+    click.echo(f"instance {name} is deleted" if lifecycle.down(name) else f"there is no instance {name}")
 
 
 @cluster_group.command("status")

@@ -18,13 +18,13 @@ class Cluster:
     namespace: str
 
     def program(self, name: str, group: str) -> Path:
-        """People's own program for their own cluster, where they have it; else the pinned one."""
+        """Return the user's own program for their own cluster, where there is one; else the pinned one."""
         own = None if self.kubeconfig else shutil.which(name)
         return Path(own) if own else programs.binaries(group) / name
 
     @property
     def kubectl_line(self) -> str:
-        """The beginning of a kubectl command that people can paste."""
+        """The beginning of a kubectl command to paste."""
         if self.kubeconfig:
             program = programs.binaries("kubernetes") / "kubectl"
             return f"{program} --kubeconfig {self.kubeconfig} --namespace {self.namespace}"

@@ -178,7 +178,7 @@ class Doctor:
                 yield Finding(
                     f"{name_of(pod)} ({status['name']})",
                     f"{asked} has not succeeded, and no event says what came back",
-                    f"ask again in a minute, and `kubectl --namespace {self.cluster.namespace} describe pods`",
+                    self._later(),
                 )
         for kind in ("Deployment", "StatefulSet"):
             for one in self._of(kind):
@@ -188,8 +188,11 @@ class Doctor:
                     yield Finding(
                         name_of(one),
                         f"{ready} of {wanted} pods are ready, {updated} of them new, and no cause is visible yet",
-                        f"ask again in a minute, and `kubectl --namespace {self.cluster.namespace} describe pods`",
+                        self._later(),
                     )
+
+    def _later(self) -> str:
+        return f"wait a minute and run this again; `kubectl --namespace {self.cluster.namespace} describe pods`"
 
     # --- pods --------------------------------------------------------------------------------------------------------
 
@@ -330,7 +333,7 @@ def refusal(message: str) -> tuple[str, str]:
     if "exceeded quota" in message:
         return (
             f"the namespace's quota is used up: {short(message)}",
-            "raise the ResourceQuota, or ask for less in resources",
+            "raise the ResourceQuota, or lower resources.requests",
         )
     if "violates PodSecurity" in message:
         return f"Pod Security refuses the pods: {short(message)}", "correct the securityContext in the values"
@@ -343,6 +346,6 @@ def name_of(one: Object) -> str:
 
 
 def short(text: str) -> str:
-    """One line of a length that people read."""
+    """Return the text as one line of at most 240 characters."""
     line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= 240 else f"{line[:237]}…"

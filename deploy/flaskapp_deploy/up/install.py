@@ -37,7 +37,7 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
     install(cluster, release, reference, ["--set", f"secrets.existingSecret={ADMIN_SECRET}"] if token else [])
     service = service_of(cluster, release)
     with targets.reachable(target, release.namespace, service, port) as url:
-        lines = ask_ledger(url, token, cluster) if release.is_ledger else ask(url, cluster, service)
+        lines = request_ledger(url, token, cluster) if release.is_ledger else request(url, cluster, service)
     if not isinstance(target, targets.Local):  # its port-forward has ended
         lines = [f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &", *lines]
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
@@ -46,7 +46,7 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
         "make shell" if isinstance(target, targets.Local) else "",
         "make down",
     ]
-    print(f"\n{release.name} answers on {url}. Ask it, look around, remove it again:\n")
+    print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
     print("\n".join(f"  {line}" for line in (*lines, *filter(None, look))))
 
 
@@ -71,7 +71,7 @@ def claim_name(cluster: Cluster, release: Release) -> None:
         source = json.loads(stdout)["data"]
         if source == {"host": socket.gethostname(), "directory": directory}:
             return
-        # A directory of this machine that is gone was moved: the same application, most likely.
+        # A directory that no longer exists on this machine was most likely moved: the same application.
         if source["host"] != socket.gethostname() or Path(source["directory"]).exists():
             raise DeployError(
                 f"the name {release.name!r} is taken by {source['directory']} on {source['host']}\n"
@@ -149,7 +149,7 @@ def service_of(cluster: Cluster, release: Release) -> str:
     return str(items[0]["metadata"]["name"])
 
 
-def ask_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
+def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
     """Post a deployment and read it back through the Service; return lines for the shell that do the same."""
     posted = json.loads(fetch(f"{url}/api/v1/deployments", DEPLOYMENT, token))
     read = json.loads(fetch(f"{url}/api/v1/deployments/{posted['id']}"))
@@ -165,12 +165,12 @@ def ask_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
     ]
 
 
-def ask(url: str, cluster: Cluster, service: str) -> list[str]:
-    """Ask the path that the readiness probe asks; return the curl line that does the same."""
+def request(url: str, cluster: Cluster, service: str) -> list[str]:
+    """Request the path of the readiness probe; return a curl line that does the same."""
     deployment = json.loads(cluster.kubectl("get", "deployment", service, "--output", "json").stdout)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     path = container.get("readinessProbe", {}).get("httpGet", {}).get("path", "/")
-    say(f"asked {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
+    say(f"GET {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
     return [f"curl -s {url}{path}"]
 
 
@@ -178,10 +178,10 @@ def fetch(url: str, body: object = None, token: str = "") -> bytes:
     """GET, or POST `body` as JSON. A Service that was just made may need some seconds to lead somewhere."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own http URL
+    message = urllib.request.Request(url, data, headers)  # noqa: S310 - our own http URL
     for attempt in range(20):
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(message, timeout=5) as answer:  # noqa: S310
                 return bytes(answer.read())
         except urllib.error.HTTPError as error:
             raise DeployError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from error

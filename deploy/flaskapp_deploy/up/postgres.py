@@ -52,7 +52,7 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 env=environment(),
-                start_new_session=True,  # a Ctrl-C is ours to pass on
+                start_new_session=True,  # Ctrl-C must not reach it before the service has ended
             )
         process = self.process
         try:
@@ -107,7 +107,7 @@ def unprivileged() -> list[str]:
         f"--regid={nobody.pw_gid}",
         "--clear-groups",
         "--pdeathsig=INT",  # a caller that is killed leaves no server behind
-        "--securebits=+no_setuid_fixup",  # else access(2), which initdb asks, forgets the capability
+        "--securebits=+no_setuid_fixup",  # else access(2), which initdb calls, forgets the capability
         f"--inh-caps={capability}",
         f"--ambient-caps={capability}",
         "--",

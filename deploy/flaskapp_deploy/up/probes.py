@@ -1,4 +1,4 @@
-"""Probes that keep a container from being ready, or that the kubelet restarts it for: what they ask and what they get.
+"""Probes that keep a container from being ready, or that the kubelet restarts it for: request and response.
 
 The kubelet keeps at most 25 events of a pod in a row and one in five minutes after them, so any event may be absent.
 """
@@ -34,7 +34,7 @@ class Failure:
     """A failing probe. `answered` is an HTTP status, 0 where none came; `why` what came, in few words."""
 
     kind: str
-    asks: str
+    request: str
     why: str
     answered: int
     last: datetime
@@ -42,7 +42,7 @@ class Failure:
 
     def __str__(self) -> str:
         restarts = ", so the kubelet restarts the container" if self.kills else ""
-        return f"{self.kind} probe {self.asks}: {self.why}{restarts}"
+        return f"{self.kind} probe {self.request}: {self.why}{restarts}"
 
     @property
     def needs_log(self) -> bool:
@@ -51,18 +51,18 @@ class Failure:
 
     def remedy(self, values: str) -> str:
         """What to do; `values` is the path of the probe in the chart's values."""
-        if self.asks.startswith("exec "):
+        if self.request.startswith("exec "):
             return f"correct {values}.exec.command, or what it reports"
-        if self.asks.startswith("gRPC "):
+        if self.request.startswith("gRPC "):
             return f"correct {values}.grpc, or what the application reports"
-        if self.asks.startswith("GET ") and self.answered:
+        if self.request.startswith("GET ") and self.answered:
             return _remedy_of_status(self.answered, values)
         if self.why.startswith("no answer"):
             more = f", or {values}.failureThreshold" if self.kind == "startup" else ""
             return f"raise {values}.timeoutSeconds{more}; requests wait for `threads` and `resources.limits.cpu`, too"
         if "HTTP" in self.why:
             return f"correct {values}.httpGet.scheme"
-        action = "httpGet.port" if self.asks.startswith("GET ") else "tcpSocket.port"
+        action = "httpGet.port" if self.request.startswith("GET ") else "tcpSocket.port"
         return f"let the application listen on 0.0.0.0 and the port of `port`, or correct {values}.{action}"
 
 
@@ -108,11 +108,11 @@ def unmet(pod: Object, status: Object, events: Sequence[Object]) -> Failure | No
 
 
 def silent(pod: Object, status: Object) -> str:
-    """What the readiness probe asks of a running container that is not ready, where no event says what came back."""
+    """The readiness probe's request to a running container that is not ready, where no event has the response."""
     if "running" not in status["state"] or status["ready"] or status.get("started") is False:
         return ""
     probe = _probe(pod, status, "readiness")
-    return f"readiness probe {asks(probe)}" if probe else ""
+    return f"readiness probe {request_of(probe)}" if probe else ""
 
 
 def failure(pod: Object, status: Object, events: Iterable[Object], kind: str) -> Failure | None:
@@ -128,10 +128,10 @@ def failure(pod: Object, status: Object, events: Iterable[Object], kind: str) ->
     last = max(time for *_, time, _ in results)
     *_, message = max(one for one in results if last - one[2] <= _recent(probe))
     code = STATUS.search(message)
-    return Failure(kind, asks(probe), answer(message, probe), int(code[1]) if code else 0, last)
+    return Failure(kind, request_of(probe), answer(message, probe), int(code[1]) if code else 0, last)
 
 
-def asks(probe: Object) -> str:
+def request_of(probe: Object) -> str:
     """`GET /livez on port http`, as a person would say it."""
     if get := probe.get("httpGet"):
         scheme = "HTTPS " if get.get("scheme") == "HTTPS" else ""

@@ -88,7 +88,7 @@ class Local:
     def down(self, release: Release) -> str:
         """Delete the cluster with its data."""
         if lifecycle.down(self.instance):
-            return f"the local cluster {self.instance!r} is gone, with its data"
+            return f"the local cluster {self.instance!r} is deleted, with its data"
         return f"there is no local cluster {self.instance!r}"
 
 
@@ -125,7 +125,7 @@ class Context:
         cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
         cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
         return (
-            f"the release {release.name!r} is gone; its data stays until you"
+            f"the release {release.name!r} is uninstalled; its data stays until you"
             f" `kubectl --context {self.context} delete namespace {release.namespace}`"
         )
 
@@ -150,7 +150,7 @@ class Kind(Context):
     def down(self, release: Release) -> str:
         """Delete the kind cluster with its data."""
         _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
-        return "the kind cluster is gone, with its data"
+        return "the kind cluster is deleted, with its data"
 
 
 @contextmanager

@@ -143,4 +143,4 @@ def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]
     refused = subprocess.run(command, cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
     assert "IMAGE=registry/name:tag" in refused.stderr
     down = subprocess.run(["make", "down", *context], cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
-    assert "the release 'hello' is gone" in down.stderr
+    assert "the release 'hello' is uninstalled" in down.stderr
