@@ -5,12 +5,14 @@ import json
 import secrets
 import socket
 import time
-import urllib.error
-import urllib.request
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import requests
 import yaml
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.release.config import Release
@@ -175,18 +177,19 @@ def request(url: str, cluster: Cluster, service: str) -> list[str]:
 
 
 def fetch(url: str, body: object = None, token: str = "") -> bytes:
-    """GET, or POST `body` as JSON. A Service that was just made may need some seconds to lead somewhere."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    message = urllib.request.Request(url, data, headers)  # noqa: S310 - our own http URL
-    for attempt in range(20):
+    """GET, or POST `body` as JSON. Silence and 503 are retried: a new pod may need some seconds."""
+    # 409: the same POST, which an earlier attempt sent, is still at work.
+    retries = Retry(20, status_forcelist=[409, 503], allowed_methods=None, backoff_factor=0.5, backoff_max=2)
+    retries.raise_on_status = False
+    headers = {"Idempotency-Key": str(uuid.uuid4())} | ({"Authorization": f"Bearer {token}"} if token else {})
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=retries))
         try:
-            with urllib.request.urlopen(message, timeout=5) as answer:  # noqa: S310
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            raise DeployError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from error
-        except OSError as error:
-            if attempt == 19:
-                raise DeployError(f"{url} does not answer: {error}") from error
-            time.sleep(0.5)
-    raise AssertionError("unreachable")
+            answer = session.request(
+                "GET" if body is None else "POST", url, json=body, headers=headers, timeout=seconds(5)
+            )
+        except requests.RequestException as error:
+            raise DeployError(f"{url} does not answer: {error}") from error
+    if not answer.ok:
+        raise DeployError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    return answer.content
