@@ -25,12 +25,12 @@ Schema = dict[str, Any]
 
 def description(lines: list[str], line: int) -> str:
     """The comment directly above a line, from its last mark on; empty when there is none."""
-    found: list[str] = []
+    comment: list[str] = []
     while line > 0 and (text := lines[line - 1].strip()).startswith("# ") and not text.startswith("# ---"):
-        found.insert(0, text.removeprefix("# "))
+        comment.insert(0, text.removeprefix("# "))
         line -= 1
         if text.startswith(MARK):
-            return " ".join([found[0].removeprefix("-- "), *found[1:]])
+            return " ".join([comment[0].removeprefix("-- "), *comment[1:]])
     return ""
 
 

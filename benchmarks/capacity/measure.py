@@ -46,30 +46,30 @@ def is_running(pod: dict[str, Any]) -> bool:
 def used(cluster: Cluster) -> dict[str, Used]:
     pods = json.loads(cluster.kubectl("get", "pods", "--output=json").stdout)["items"]
     wanted = {pod["metadata"]["name"]: pod for pod in pods if is_running(pod)}
-    found: dict[str, Used] = {}
+    usage: dict[str, Used] = {}
     missing = set(wanted)  # a new pod, of which the kubelet does not know yet what it uses
     for node in {pod["spec"]["nodeName"] for pod in wanted.values()}:
         summary = json.loads(
             cluster.kubectl("get", f"--raw=/api/v1/nodes/{node}/proxy/stats/summary?only_cpu_and_memory=true").stdout
         )
         for pod in summary["pods"]:
-            if pod["podRef"]["namespace"] == cluster.namespace and (known := wanted.get(pod["podRef"]["name"])):
+            if pod["podRef"]["namespace"] == cluster.namespace and (wanted_pod := wanted.get(pod["podRef"]["name"])):
                 missing.remove(pod["podRef"]["name"])
-                kind = known["metadata"]["labels"]["app.kubernetes.io/component"]
+                kind = wanted_pod["metadata"]["labels"]["app.kubernetes.io/component"]
                 at = calendar.timegm(time.strptime(pod["cpu"]["time"], "%Y-%m-%dT%H:%M:%SZ"))
                 memory = pod["memory"]["workingSetBytes"] / 2**20
-                others = found.get(kind, Used(0, at, 0))
+                others = usage.get(kind, Used(0, at, 0))
                 cpu = others.cpu + pod["cpu"]["usageCoreNanoSeconds"] / 1e9
-                found[kind] = Used(cpu, min(others.at, at), others.memory + memory)
-    return {} if missing else found
+                usage[kind] = Used(cpu, min(others.at, at), others.memory + memory)
+    return {} if missing else usage
 
 
 def settled(cluster: Cluster, after: float) -> dict[str, Used]:
     """A look of the kubelet that is from after this moment (it looks every ten seconds or so)."""
     for _ in range(60):
-        found = used(cluster)
-        if found.keys() == KINDS and min(one.at for one in found.values()) > after:
-            return found
+        usage = used(cluster)
+        if usage.keys() == KINDS and min(one.at for one in usage.values()) > after:
+            return usage
         time.sleep(1)
     raise SystemExit("the kubelet's figures did not change in 60 seconds")
 

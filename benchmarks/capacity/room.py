@@ -55,8 +55,8 @@ def system(nodes: int) -> dict[str, Room]:
 
 def left(nodes: int) -> Room:
     """What the system leaves of so many nodes."""
-    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
-    return given - sum(system(nodes).values(), Room())
+    capacity = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    return capacity - sum(system(nodes).values(), Room())
 
 
 def of_pod(spec: dict[str, Any]) -> Room:
@@ -115,13 +115,13 @@ def asked(releases: list[tuple[str, str]]) -> dict[str, Room]:
 
 def table(nodes: int, parts: dict[str, Room]) -> list[str]:
     """The arithmetic as lines of Markdown."""
-    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    capacity = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
     lines = ["| what | pods | CPU | memory |", "| --- | ---: | ---: | ---: |"]
 
     def row(name: str, one: Room) -> None:
         lines.append(f"| {name} | {one.pods} | {one.cpu}m | {one.memory} MiB |")
 
-    row(f"**{nodes} x t4g.small gives**", given)
+    row(f"**{nodes} x t4g.small gives**", capacity)
     for name, one in (system(nodes) | parts).items():
         row(name, one)
     row("**still free**", left(nodes) - sum(parts.values(), Room()))

@@ -55,8 +55,8 @@ def kept(path: Path = RESULTS) -> dict[str, tuple[str, str, list[Figure]]]:
     """Date, machine and figures of each part."""
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return {
-        part: (found["date"], found["machine"], [Figure(**figure) for figure in found["figures"]])
-        for part, found in results.items()
+        part: (result["date"], result["machine"], [Figure(**figure) for figure in result["figures"]])
+        for part, result in results.items()
     }
 
 
@@ -79,7 +79,7 @@ def machines(results: dict[str, tuple[str, str, list[Figure]]]) -> list[str]:
 
 def plot(results: dict[str, tuple[str, str, list[Figure]]]) -> str:
     """A bar for each ratio, with the line where both sides are equal."""
-    figures = [figure for _, _, found in results.values() for figure in found if figure.ratio is not None]
+    figures = [figure for _, _, measured in results.values() for figure in measured if figure.ratio is not None]
     ratios = [figure.ratio or 0 for figure in figures]
     scale, height = (WIDTH - LABEL - 60) / max([1.0, *ratios]), ROW * len(figures) + 10
     one = LABEL + scale

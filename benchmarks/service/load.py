@@ -49,8 +49,8 @@ def main() -> None:
     bad: list[bytes] = []
     end = time.perf_counter() + duration
     gap = clients / rate if rate else 0.0
-    given = (port, request, end, gap, count, seconds, bad)
-    threads = [threading.Thread(target=client, args=given) for _ in range(clients)]
+    arguments = (port, request, end, gap, count, seconds, bad)
+    threads = [threading.Thread(target=client, args=arguments) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

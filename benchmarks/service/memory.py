@@ -21,9 +21,9 @@ def working_set(*pids: int) -> float:
     What a process has written counts by its share (Pss_Anon), as processes of one parent have pages in common. Mapped
     files count once, as the one has them that maps most: by their share they would count less the more others run.
     """
-    told = [dict(re.findall(r"^(\w+):\s+(\d+) kB$", rollup(pid), re.MULTILINE)) for pid in pids]
-    written = sum(int(one["Pss_Anon"]) for one in told)
-    return (written + max(int(one["Rss"]) - int(one["Anonymous"]) for one in told)) / 1024
+    rollups = [dict(re.findall(r"^(\w+):\s+(\d+) kB$", rollup(pid), re.MULTILINE)) for pid in pids]
+    written = sum(int(one["Pss_Anon"]) for one in rollups)
+    return (written + max(int(one["Rss"]) - int(one["Anonymous"]) for one in rollups)) / 1024
 
 
 def rollup(pid: int) -> str:
@@ -44,9 +44,9 @@ def bare(environment: dict[str, str]) -> float:
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe) as process:
         assert process.stdout
         process.stdout.readline()
-        found = working_set(process.pid)
+        size = working_set(process.pid)
         process.terminate()
-    return found
+    return size
 
 
 def measure(stack: ExitStack, environment: dict[str, str], requests: int) -> None:

@@ -58,17 +58,17 @@ def explain(server: Postgres, database: str) -> None:
         for name, (statement, values) in questions(some, datetime.now(UTC)).items():
             for _ in range(2):  # the second one finds its pages in memory
                 cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
-            told = cursor.fetchone()[0][0]
-            found = list(nodes(told["Plan"]))
-            indexes = dict.fromkeys(node["Index Name"] for node in found if "Index Name" in node)
-            on_table = [node for node in found if node.get("Relation Name") == "deployments"]
+            explained = cursor.fetchone()[0][0]
+            plan_nodes = list(nodes(explained["Plan"]))
+            indexes = dict.fromkeys(node["Index Name"] for node in plan_nodes if "Index Name" in node)
+            on_table = [node for node in plan_nodes if node.get("Relation Name") == "deployments"]
             read = sum(
                 (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
                 for node in on_table
             )
             whole += [name for node in on_table if node["Node Type"] == "Seq Scan"]
-            top = list(dict.fromkeys(node["Node Type"] for node in found))[:SHOWN]
+            top = list(dict.fromkeys(node["Node Type"] for node in plan_nodes))[:SHOWN]
             used = ", ".join(index for index in indexes if index.startswith("deployments"))
-            print(f"{name:<28}{told['Execution Time']:>8.2f}{read:>11,.0f}  {used}; {' > '.join(top)}", flush=True)
+            print(f"{name:<28}{explained['Execution Time']:>8.2f}{read:>11,.0f}  {used}; {' > '.join(top)}", flush=True)
     if whole:
         raise SystemExit(f"these read the whole table of deployments: {', '.join(whole)}")

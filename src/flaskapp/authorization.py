@@ -45,19 +45,21 @@ class Caller:
 
 def caller() -> Caller:
     if "caller" not in g:
-        token = given_token()
+        token = request_token()
         hashed = hashlib.sha256(token.encode()).digest() if token else None
         g.caller = Caller(hashed, hashed is not None and is_bootstrap(hashed))
-    found: Caller = g.caller
-    return found
+    current: Caller = g.caller
+    return current
 
 
-def given_token() -> str | None:
+def request_token() -> str | None:
     """A bearer token; or, for pages in a browser, the password of HTTP Basic."""
-    given = request.authorization
-    if given is None:
+    credentials = request.authorization
+    if credentials is None:
         return None
-    return given.token if given.type == "bearer" else given.password if given.type == "basic" else None
+    if credentials.type == "bearer":
+        return credentials.token
+    return credentials.password if credentials.type == "basic" else None
 
 
 def is_bootstrap(hashed: bytes) -> bool:
@@ -115,10 +117,10 @@ class Statement:
             raise unauthorized("The token is unknown, expired or revoked.")
         if not allowed:
             raise ProblemError(403, f"The token's scope or service does not allow this; it takes `{self.scope}`.")
-        found = self._noted(content, cursor)
+        result = self._noted(content, cursor)
         if stale:
             touch(cursor, identifier)
-        return found
+        return result
 
     def _noted(self, content: str | None, cursor: DBAPICursor) -> str | None:
         """The content; a statement of its own that wrote it has changed something, whatever the request meets later."""

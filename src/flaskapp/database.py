@@ -117,8 +117,8 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 def watch() -> "Watch":
     """The current application's."""
-    found: Watch = current_app.extensions["watch"]
-    return found
+    current: Watch = current_app.extensions["watch"]
+    return current
 
 
 @contextmanager

@@ -18,7 +18,7 @@ logger = logging.getLogger("flaskapp.request")
 
 FRAMES = 12  # of a traceback, the innermost
 IDENTIFIER = "flaskapp.request_id"  # in the WSGI environment, where it costs less to find than in `g`
-GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What a log record always has; anything else on it was given by `extra`.
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
@@ -71,9 +71,9 @@ def request_id() -> str:
     """The caller's X-Request-ID where it is well-formed, else a new one."""
     environ = request.environ
     if IDENTIFIER not in environ:
-        given = environ.get("HTTP_X_REQUEST_ID", "")
+        header = environ.get("HTTP_X_REQUEST_ID", "")
         # It tells requests apart and keeps no secret.
-        environ[IDENTIFIER] = given if GIVEN_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        environ[IDENTIFIER] = header if VALID_ID.fullmatch(header) else f"{random.getrandbits(128):032x}"
     return str(environ[IDENTIFIER])
 
 

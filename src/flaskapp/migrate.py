@@ -24,10 +24,10 @@ class SchemaError(Exception):
 
 def config(connection: Connection | None = None, deadline: float = math.inf) -> Config:
     """Alembic's configuration; `deadline` is of the monotonic clock, for what waits without a limit of its own."""
-    found = Config()
-    found.set_main_option("script_location", "flaskapp:migrations")
-    found.attributes.update(connection=connection, deadline=deadline)
-    return found
+    settings = Config()
+    settings.set_main_option("script_location", "flaskapp:migrations")
+    settings.attributes.update(connection=connection, deadline=deadline)
+    return settings
 
 
 def current(connection: Connection) -> str | None:

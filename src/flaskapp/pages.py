@@ -50,8 +50,8 @@ def diff() -> str:
     names = environments()
     if len(names) < 2 and not request.args:
         return render_template("diff.html", names=names, items=None, query=None)
-    given = {"from": names[-2], "to": names[-1]} if not request.args else request.args.to_dict()
-    query = checked(DiffQuery, **given)
+    arguments = {"from": names[-2], "to": names[-1]} if not request.args else request.args.to_dict()
+    query = checked(DiffQuery, **arguments)
     items = json.loads(services.difference(query))["items"]
     return render_template("diff.html", names=names, items=items, query=query)
 
@@ -61,10 +61,10 @@ def figures() -> str:
     """DORA's four figures, for the last environment of the order if none is asked for."""
     names = environments()
     document = json.loads(services.LIST.run() or "{}")["items"]
-    given = {name: value for name, value in request.args.items() if value}
-    if not names and not given:
+    arguments = {name: value for name, value in request.args.items() if value}
+    if not names and not arguments:
         return render_template("dora.html", names=names, services=document, figures=None)
-    query = checked(DoraQuery, **{"environment": names[-1] if names else "", **given})
+    query = checked(DoraQuery, **{"environment": names[-1] if names else "", **arguments})
     answer = json.loads(dora.figures(query))
     return render_template(
         "dora.html", names=names, services=document, figures=answer, plot=plots.days(answer["daily"])
@@ -81,8 +81,8 @@ def checked(model: Any, **values: str) -> Any:
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise ProblemError(422, BROKEN_RULE, [(".".join(map(str, e["loc"])), e["msg"]) for e in found]) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ProblemError(422, BROKEN_RULE, [(".".join(map(str, e["loc"])), e["msg"]) for e in details]) from None
 
 
 @pages.app_template_filter("moment")

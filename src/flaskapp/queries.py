@@ -36,9 +36,9 @@ class Query:
         self.name = f"prepared_{next(NUMBERS)}" if prepared else ""
         if prepared:
             compiled: Any = text(statement).compile(dialect=SERVER)
-            given = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
+            arguments = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
             self.prepare = f"PREPARE {self.name} AS {compiled}"
-            self.ask = f"EXECUTE {self.name} ({given})" if given else f"EXECUTE {self.name}"
+            self.ask = f"EXECUTE {self.name} ({arguments})" if arguments else f"EXECUTE {self.name}"
 
     def run(self, cursor: Any, values: Mapping[str, Any] | None = None) -> None:
         """Execute it; the cursor has the rows."""

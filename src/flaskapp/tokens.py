@@ -25,13 +25,13 @@ def create(engine: Engine, name: str, scope: str, service: str | None, lifetime:
     with Session(engine) as session, session.begin():
         if session.scalar(select(Token.id).where(Token.name == name)):
             raise TokenError(f"there is a token called {name} already; revoke it and choose another name")
-        made = Token(name=name, scope=scope, hash=hashlib.sha256(token.encode()).digest())
-        made.expires_at = datetime.now(UTC) + lifetime if lifetime else None
+        row = Token(name=name, scope=scope, hash=hashlib.sha256(token.encode()).digest())
+        row.expires_at = datetime.now(UTC) + lifetime if lifetime else None
         if service:
-            made.service_id = session.scalar(select(Service.id).where(Service.name == service))
-            if made.service_id is None:
+            row.service_id = session.scalar(select(Service.id).where(Service.name == service))
+            if row.service_id is None:
                 raise TokenError(f"there is no service called {service} yet")
-        session.add(made)
+        session.add(row)
     return token
 
 

@@ -70,7 +70,7 @@ class Line(NewDeployment):
 
 def load(engine: Engine, lines: Iterable[bytes], say: Callable[[str], None]) -> int:
     """Import; returns how many. Bad lines are told, and then nothing is imported at all."""
-    bad = done = 0
+    bad = count = 0
     with engine.begin() as connection:
         driver: psycopg2.extensions.connection = connection.connection.driver_connection  # type: ignore[assignment]
         with driver.cursor() as cursor:
@@ -86,17 +86,17 @@ def load(engine: Engine, lines: Iterable[bytes], say: Callable[[str], None]) -> 
                     bad += 1
                     if bad <= SHOWN:
                         say(f"line {number}: {complaint(error)}")
-                done = number
+                count = number
                 if number % BATCH == 0:
                     rows = flush(cursor, rows)
                     if number % (BATCH * 20) == 0:
                         say(f"{number} lines read")
             if bad:
-                raise TransferError(f"{bad} of {done} lines are bad; nothing was imported")
+                raise TransferError(f"{bad} of {count} lines are bad; nothing was imported")
             flush(cursor, rows)
             for statement in MOVE:
                 cursor.execute(statement)
-    return done
+    return count
 
 
 def flush(cursor: Any, rows: io.StringIO) -> io.StringIO:

@@ -19,15 +19,15 @@ CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 def kube_score(text: str) -> list[Finding]:
     command = [str(programs.binaries("policy") / "kube-score"), "score", "-", "--output-format=json"]
     result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-    found = []
+    findings = []
     for item in json.loads(result.stdout):
         name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
         for check in item["checks"] or []:
             # 10 is all well; 7 is nearly.
             if not check["skipped"] and check["grade"] < 10:
                 comments = check["comments"] or [{"path": "", "summary": ""}]
-                found += [(check["check"]["id"], name, one["summary"]) for one in comments]
-    return found
+                findings += [(check["check"]["id"], name, one["summary"]) for one in comments]
+    return findings
 
 
 @cache
@@ -53,14 +53,16 @@ def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
     assert result.returncode in (0, 1), result.stderr
     report = json.loads(result.stdout)
     assert report["summary"]["parsing_errors"] == 0
-    found: list[dict[str, str]] = report["results"]["failed_checks"]
-    return found
+    failures: list[dict[str, str]] = report["results"]["failed_checks"]
+    return failures
 
 
 def checkov(folder: Path) -> list[Finding]:
     """Findings in Kubernetes objects; the object begins with its kind and carries the file's name."""
-    found = []
+    findings = []
     for failed in failed_checks(folder, "kubernetes"):
         kind, _, name = failed["resource"].split(".", 2)
-        found.append((failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"]))
-    return found
+        findings.append(
+            (failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"])
+        )
+    return findings

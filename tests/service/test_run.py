@@ -36,14 +36,14 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     """The printed commands; ends with the block that holds them."""
     assert process.stdout
-    found = False
+    printed = False
     for line in process.stdout:
         if line.startswith("  curl "):
-            found = True
+            printed = True
             while line.endswith("\\\n"):
                 line += next(process.stdout)
             yield line.strip()
-        elif found:
+        elif printed:
             return
     raise AssertionError("no curl lines were printed")
 

@@ -40,38 +40,38 @@ class ApiBlueprint(APIBlueprint):
     ) -> Callable[..., Response]:
         @wraps(func)
         def view(**values: Any) -> Response:
-            given: dict[str, BaseModel] = {}
+            inputs: dict[str, BaseModel] = {}
             errors: Errors = []
             if path:
-                read(path, "path", lambda: path.model_validate_strings(values), given, errors)
+                read(path, "path", lambda: path.model_validate_strings(values), inputs, errors)
             if header:
-                read(header, "header", lambda: header.model_validate_strings(headers(header)), given, errors)
+                read(header, "header", lambda: header.model_validate_strings(headers(header)), inputs, errors)
             if query:
-                read(query, "query", lambda: query.model_validate_strings(single_arguments(errors)), given, errors)
+                read(query, "query", lambda: query.model_validate_strings(single_arguments(errors)), inputs, errors)
             elif request.query_string:
                 errors += [(f"query.{name}", "unknown parameter") for name in request.args]
             if body:
                 content = json_body()
-                read(body, "body", lambda: body.model_validate_json(content), given, errors)
+                read(body, "body", lambda: body.model_validate_json(content), inputs, errors)
             if errors:
                 raise ProblemError(422, BROKEN_RULE, errors)
-            answer: Response = func(**given)
+            answer: Response = func(**inputs)
             return answer
 
         return view
 
 
 def read(
-    model: type[BaseModel], part: str, parse: Callable[[], BaseModel], given: dict[str, BaseModel], errors: Errors
+    model: type[BaseModel], part: str, parse: Callable[[], BaseModel], inputs: dict[str, BaseModel], errors: Errors
 ) -> None:
     try:
-        given[part] = parse()
+        inputs[part] = parse()
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        if found[0]["type"] == "json_invalid":
-            reason = found[0]["msg"].removeprefix("Invalid JSON: ")
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        if details[0]["type"] == "json_invalid":
+            reason = details[0]["msg"].removeprefix("Invalid JSON: ")
             raise ProblemError(400, f"The body is not JSON: {reason}.") from None
-        errors += [(".".join(map(str, (part, *item["loc"]))), item["msg"]) for item in found]
+        errors += [(".".join(map(str, (part, *item["loc"]))), item["msg"]) for item in details]
 
 
 def headers(model: type[BaseModel]) -> dict[str, str]:

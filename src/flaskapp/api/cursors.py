@@ -28,9 +28,9 @@ class Cursor:
         return base64.urlsafe_b64encode(microseconds.to_bytes(8, signed=True) + self.id.bytes).decode()
 
     @classmethod
-    def decode(cls, given: str) -> "Cursor":
+    def decode(cls, encoded: str) -> "Cursor":
         try:
-            content = base64.b64decode(given, altchars=b"-_", validate=True)
+            content = base64.b64decode(encoded, altchars=b"-_", validate=True)
             if len(content) != 24:
                 raise ValueError
             time = EPOCH + timedelta(microseconds=int.from_bytes(content[:8], signed=True))

@@ -70,10 +70,10 @@ def index(path: DeploymentPath) -> Response:
 @api.get("/failures/<id>", responses={200: Failure, **described(404)})
 def show(path: FailurePath) -> Response:
     """One failure report."""
-    return json_response(found(path))
+    return json_response(existing_report(path))
 
 
-def found(path: FailurePath) -> str:
+def existing_report(path: FailurePath) -> str:
     content = GET.run({"id": path.id})
     if content is None:
         raise ProblemError(404, "There is no such failure report.")
@@ -85,7 +85,7 @@ def restore(path: FailurePath, body: Restore) -> Response:
     """Tell when service was restored; telling the same again changes nothing."""
     content = RESTORE.run({"id": path.id, **body.model_dump()})
     if content is None:
-        content = found(path)
+        content = existing_report(path)
         recorded = Failure.model_validate_json(content).restored_at
         if body.restored_at and body.restored_at != recorded:
             raise ProblemError(409, f"Service was restored already, at {recorded}.")
