@@ -1,4 +1,4 @@
-"""How PostgreSQL answers each question that grows with the table: the plan's nodes, the indexes used, the time."""
+"""How PostgreSQL runs each statement on a large table: the plan's nodes, the indexes used, the time."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ SHOWN = 6  # distinct nodes, the top first
 
 
 def questions(some: UUID, now: datetime) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The service's own statements, as a public read runs them."""
+    """Return the service's own statements, as a public read runs them, with values."""
     month = {"from": (now - timedelta(days=29)).date(), "to": now.date(), "tz": "Europe/Berlin"}
     filters: dict[str, dict[str, Any]] = {
         "service": {"service": "service-1"},
@@ -43,20 +43,21 @@ def questions(some: UUID, now: datetime) -> dict[str, tuple[str, dict[str, Any]]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a plan's nodes, the top first."""
     yield plan
     for child in plan.get("Plans", []):
         yield from nodes(child)
 
 
 def explain(server: Postgres, database: str) -> None:
-    """Print a line for each question; end with an error where one reads the whole table of deployments."""
+    """Print a line for each statement; exit with an error if one reads the whole table of deployments."""
     whole = []
     print(f"\n{'milliseconds, plan':<28}{'time':>8}{'rows read':>11}  indexes; top nodes")
     with connect(server, database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id FROM deployments ORDER BY started_at OFFSET 1000 LIMIT 1")
         some = cursor.fetchone()[0]
         for name, (statement, values) in questions(some, datetime.now(UTC)).items():
-            for _ in range(2):  # the second one finds its pages in memory
+            for _ in range(2):  # the second time the pages are in memory
                 cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
             explained = cursor.fetchone()[0][0]
             plan_nodes = list(nodes(explained["Plan"]))

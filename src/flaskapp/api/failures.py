@@ -1,4 +1,4 @@
-"""Failure reports: a deployment that succeeded and broke later, and when it was well again."""
+"""Failure reports: a deployment that succeeded and broke later, and when service was restored."""
 
 from flask import Response, url_for
 from flask_openapi3.models.tag import Tag
@@ -10,7 +10,7 @@ from flaskapp.authorization import Statement
 from flaskapp.models import uuid7
 from flaskapp.problems import BROKEN_RULE, ProblemError, described
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 tags = [Tag(name="failures", description=__doc__ or "")]
 api = ApiBlueprint("failures", tags)
@@ -74,6 +74,11 @@ def show(path: FailurePath) -> Response:
 
 
 def existing_report(path: FailurePath) -> str:
+    """Return a failure report as JSON.
+
+    Raises:
+        ProblemError: 404, there is none with this id.
+    """
     content = GET.run({"id": path.id})
     if content is None:
         raise ProblemError(404, "There is no such failure report.")
@@ -82,7 +87,7 @@ def existing_report(path: FailurePath) -> str:
 
 @api.patch("/failures/<id>", responses={200: Failure, **described(404, 409, 413, 415)})
 def restore(path: FailurePath, body: Restore) -> Response:
-    """Tell when service was restored; telling the same again changes nothing."""
+    """Record when service was restored; repeating the same time changes nothing."""
     content = RESTORE.run({"id": path.id, **body.model_dump()})
     if content is None:
         content = existing_report(path)
