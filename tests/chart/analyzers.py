@@ -32,7 +32,7 @@ def kube_score(text: str) -> list[Finding]:
 
 @cache
 def checkov_program() -> Path:
-    """checkov in an environment of its own, since it pins what others need newer; made once for each lock."""
+    """Install checkov in an environment of its own, once for each lock: it pins versions too old for the others."""
     key = sha256(CHECKOV_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = shell.cache() / f"checkov-{key}"
     with shell.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
@@ -46,7 +46,7 @@ def checkov_program() -> Path:
 
 
 def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
-    """What checkov says against all files of a folder, in one run."""
+    """Return checkov's failed checks of all files in a folder, in one run."""
     command = [str(checkov_program()), "--directory", str(folder), "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
@@ -58,7 +58,7 @@ def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
 
 
 def checkov(folder: Path) -> list[Finding]:
-    """Findings in Kubernetes objects; the object begins with its kind and carries the file's name."""
+    """Return findings in Kubernetes objects; an object's name starts with its kind and ends with its file."""
     findings = []
     for failed in failed_checks(folder, "kubernetes"):
         kind, _, name = failed["resource"].split(".", 2)

@@ -74,3 +74,11 @@ def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert output == f"run: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+
+
+def test_help_starts_nothing(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flaskapp_deploy", "run", "--help"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage: flaskapp-deploy run")
+    assert not Path(environment["XDG_DATA_HOME"]).exists()
