@@ -83,8 +83,8 @@ def read(source: Source) -> str:
 def definition(kind: str, source: Source | None = None) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind, among the objects of its file."""
     objects = [item for item in yaml.safe_load_all(read(source or SOURCES[kind])) if item]
-    [found] = [item for item in objects if item.get("spec", {}).get("names", {}).get("kind") == kind]
-    return dict(found)
+    [resource] = [item for item in objects if item.get("spec", {}).get("names", {}).get("kind") == kind]
+    return dict(resource)
 
 
 def strict(schema: Any) -> Any:
@@ -102,13 +102,13 @@ def strict(schema: Any) -> Any:
 
 def schemas(kind: str, source: Source | None = None) -> dict[str, dict[str, Any]]:
     """The strict schema of each version of a kind."""
-    found = {}
+    by_version = {}
     for version in definition(kind, source)["spec"]["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])
         # What every object has, and no definition describes.
         schema["properties"] |= {"metadata": {"type": "object"}}
-        found[version["name"]] = schema
-    return found
+        by_version[version["name"]] = schema
+    return by_version
 
 
 @cache

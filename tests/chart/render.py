@@ -52,14 +52,14 @@ def render_text(
 def render(
     chart: str = "flaskapp", values: dict[str, Any] | None = None, *arguments: str, name: str = "web"
 ) -> list[Object]:
-    return [found for found in yaml.safe_load_all(render_text(chart, values, *arguments, name=name)) if found]
+    return [item for item in yaml.safe_load_all(render_text(chart, values, *arguments, name=name)) if item]
 
 
 def one(objects: list[Object], kind: str, name: str = "") -> Object:
     """The only object of a kind whose name ends in `name`."""
-    found = [item for item in objects if item["kind"] == kind and item["metadata"]["name"].endswith(name)]
-    assert len(found) == 1, f"{len(found)} {kind} {name}: {[item['metadata']['name'] for item in found]}"
-    return found[0]
+    matching = [item for item in objects if item["kind"] == kind and item["metadata"]["name"].endswith(name)]
+    assert len(matching) == 1, f"{len(matching)} {kind} {name}: {[item['metadata']['name'] for item in matching]}"
+    return matching[0]
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,10 @@ def split(tool: str, findings: list[Finding]) -> tuple[set[str], set[Finding]]:
 
 
 def objects(values: dict[str, Any], chart: str = "flaskapp") -> list[dict[str, Any]]:
-    found = render(chart, values)
-    for item in found:
+    items = render(chart, values)
+    for item in items:
         item["metadata"]["namespace"] = "shop"
-    return found
+    return items
 
 
 # Every set of values, and a backup beside them.
@@ -48,7 +48,7 @@ def test_every_reason_is_given() -> None:
 
 
 def test_kube_score() -> None:
-    findings = [found for values in VALUES.values() for found in kube_score(yaml.safe_dump_all(objects(values)))]
+    findings = [finding for values in VALUES.values() for finding in kube_score(yaml.safe_dump_all(objects(values)))]
     needed, open_ones = split("kube-score", findings)
     assert open_ones == set()
     assert needed == set(IGNORED["kube-score"])
@@ -56,10 +56,10 @@ def test_kube_score() -> None:
 
 def broken(key: str, value: Any) -> list[dict[str, Any]]:
     """The default's objects, one setting of the first container changed."""
-    found = objects(RELEASE_VALUES["default"])
-    deployment = next(item for item in found if item["kind"] == "Deployment")
+    items = objects(RELEASE_VALUES["default"])
+    deployment = next(item for item in items if item["kind"] == "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"][key] = value
-    return found
+    return items
 
 
 @pytest.mark.parametrize(("key", "value"), [("readOnlyRootFilesystem", False), ("privileged", True), ("runAsUser", 0)])
@@ -75,8 +75,8 @@ def test_checkov(tmp_path: Path) -> None:
     for key, value in mistakes.items():
         (tmp_path / f"mistake-{key}.yaml").write_text(yaml.safe_dump_all(broken(key, value)))
     findings = checkov(tmp_path)
-    needed, open_ones = split("checkov", [found for found in findings if "of mistake-" not in found[1]])
+    needed, open_ones = split("checkov", [finding for finding in findings if "of mistake-" not in finding[1]])
     assert open_ones == set()
     assert needed == set(IGNORED["checkov"])
-    _, seen = split("checkov", [found for found in findings if "of mistake-" in found[1]])
+    _, seen = split("checkov", [finding for finding in findings if "of mistake-" in finding[1]])
     assert {name.partition(" of mistake-")[2] for _, name, _ in seen} == set(mistakes)

@@ -78,22 +78,22 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 def others() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     for path, extra in OTHERS.items():
         namespace, name = path.split("/")
         labels = {"app": name} | extra
-        found.append({
+        items.append({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": namespace, "labels": {"kubernetes.io/metadata.name": namespace}},
         })  # fmt: skip
-        found.append({
+        items.append({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
             "spec": {
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}},
             },
         })  # fmt: skip
-    return found
+    return items
 
 
 def short(end: str) -> str:
@@ -115,20 +115,20 @@ def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
     command = [str(programs.binaries("policy") / "netpolicy"), "list", "--quiet", "--dirpath", str(folder)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    found = set()
+    allowed = set()
     for line in result.stdout.splitlines():
         ends, _, ports = line.partition(" : ")
         source, _, target = ends.partition(" => ")
         if "shop/web-" in ends:
-            found.add(f"{short(source)} -> {short(target)} {ports}")
-    return found
+            allowed.add(f"{short(source)} -> {short(target)} {ports}")
+    return allowed
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_these_connections_and_no_others(name: str, tmp_path: Path) -> None:
     values, expected = EXPECTED[name]
-    found = connections(render("flaskapp", values), tmp_path)
-    assert found == set(expected)
+    allowed = connections(render("flaskapp", values), tmp_path)
+    assert allowed == set(expected)
 
 
 def test_without_the_policies_everything_may_speak(tmp_path: Path) -> None:

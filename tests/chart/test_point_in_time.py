@@ -18,10 +18,10 @@ TEXT = (ROOT / "docs/backup.md").read_text()
 
 def test_cloudnativepg() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    objects = [found for block in blocks for found in yaml.safe_load_all(block)]
-    assert [found["kind"] for found in objects] == ["ObjectStore", "Cluster", "ScheduledBackup", "Cluster"]
-    done = kubeconform("\n---\n".join(blocks), NEWEST)
-    assert done.returncode == 0, done.stdout + done.stderr
+    objects = [item for block in blocks for item in yaml.safe_load_all(block)]
+    assert [item["kind"] for item in objects] == ["ObjectStore", "Cluster", "ScheduledBackup", "Cluster"]
+    result = kubeconform("\n---\n".join(blocks), NEWEST)
+    assert result.returncode == 0, result.stdout + result.stderr
 
     store, cluster, clock, restored = objects
     [plugin] = cluster["spec"]["plugins"]
@@ -39,9 +39,9 @@ def test_the_cluster_is_the_one_of_the_environment() -> None:
     other = (ROOT / "docs/postgresql.md").read_text()
     plain = yaml.safe_load(other[other.index("apiVersion: postgresql.cnpg.io") :].partition("```")[0])
     cluster = next(
-        found
-        for found in yaml.safe_load_all(TEXT.partition("```yaml\n")[2].partition("```")[0])
-        if found["kind"] == "Cluster"
+        item
+        for item in yaml.safe_load_all(TEXT.partition("```yaml\n")[2].partition("```")[0])
+        if item["kind"] == "Cluster"
     )
     del cluster["spec"]["plugins"]
     assert cluster == plain
@@ -53,6 +53,6 @@ def test_rds() -> None:
     operation = model.operation_model("RestoreDBInstanceToPointInTime")
     assert xform_name(operation.name, "-") == command
     names = {f"--{xform_name(name, '-')}": name for name in operation.input_shape.members}
-    given: dict[str, Any] = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
-    given["VpcSecurityGroupIds"] = [given["VpcSecurityGroupIds"]]
-    assert not ParamValidator().validate(given, operation.input_shape).has_errors()
+    parameters: dict[str, Any] = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
+    parameters["VpcSecurityGroupIds"] = [parameters["VpcSecurityGroupIds"]]
+    assert not ParamValidator().validate(parameters, operation.input_shape).has_errors()

@@ -67,9 +67,9 @@ def test_owner_creates_and_application_reads_and_writes(pod: Pod) -> None:
      "ALTER ROLE flaskapp SUPERUSER", "SET ROLE flaskapp_owner", "COPY (SELECT 1) TO PROGRAM 'true'"],
 )  # fmt: skip
 def test_application_may_create_nothing(pod: Pod, sql: str) -> None:
-    done = pod.psql("flaskapp", AWKWARD, sql)
-    assert done.returncode == 1
-    assert "ermission denied" in done.stderr or "must be owner" in done.stderr
+    result = pod.psql("flaskapp", AWKWARD, sql)
+    assert result.returncode == 1
+    assert "ermission denied" in result.stderr or "must be owner" in result.stderr
 
 
 @pytest.mark.parametrize(("user", "password"), [("flaskapp", "wrong"), ("postgres", ""), ("postgres", "postgres")])
@@ -114,8 +114,8 @@ def test_two_logins_overlap(tmp_path: Path) -> None:
         pod.set_passwords(username="flaskapp_2", password=AWKWARD)
         pod.wait_for_log("roles", READY, count=2)
         assert works("flaskapp", "first")
-        done = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
-        assert done.stdout.strip() == "flaskapp", done.stderr
+        result = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
+        assert result.stdout.strip() == "flaskapp", result.stderr
         assert pod.psql("flaskapp_2", AWKWARD, "CREATE TABLE u (n int)").returncode != 0
         # Beginning again, as after an interruption, prolongs nothing.
         roles.kill()
@@ -188,7 +188,7 @@ def test_data_it_cannot_serve_is_refused_and_untouched(tmp_path: Path, path: str
     file.write_text(version + "\n")
     assert pod.start("postgresql").wait(30) == 1
     assert says in pod.log("postgresql")
-    assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == [file]
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == [file]
 
 
 @needs_debian
@@ -270,10 +270,10 @@ def test_tls(tmp_path: Path) -> None:
             "PGSSLMODE": mode,
             "PGSSLROOTCERT": f"/tmp/{authority}.crt",
         }
-        done = pod.psql(
+        result = pod.psql(
             "flaskapp", "app", "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", **settings, **more
         )
-        return done.returncode, done.stdout.strip() or done.stderr
+        return result.returncode, result.stdout.strip() or result.stderr
 
     pod.set_passwords(password="app", owner_password="owner")
     pod.set_certificate(*server["first"])

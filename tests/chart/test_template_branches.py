@@ -39,11 +39,11 @@ def mark(folder: Path) -> dict[str, str]:
     """Put a mark behind each branch's opening; gives what each mark stands for."""
     marks: dict[str, str] = {}
 
-    def marked(found: re.Match[str], path: Path) -> str:
+    def marked(match: re.Match[str], path: Path) -> str:
         name = f"BRANCH-{len(marks)}."
-        marks[name] = f"{path.relative_to(folder)}: {found[0]}"
+        marks[name] = f"{path.relative_to(folder)}: {match[0]}"
         return (
-            f'{found[0]}{{{{- fail "{name}" -}}}}' if found[0].endswith("-}}") else f'{found[0]}{{{{ fail "{name}" }}}}'
+            f'{match[0]}{{{{- fail "{name}" -}}}}' if match[0].endswith("-}}") else f'{match[0]}{{{{ fail "{name}" }}}}'
         )
 
     for path in sorted(folder.glob("*/templates/**/*")):
@@ -61,7 +61,7 @@ def set_path(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def cases(chart: str) -> set[tuple[str, str, str]]:
     """Chart, release and values of each case of a chart's unit suites."""
-    found = set()
+    result = set()
     for path in sorted((CHARTS / chart / "tests").glob("*_test.yaml")):
         suite = yaml.safe_load(path.read_text())
         for case in suite["tests"]:
@@ -72,8 +72,8 @@ def cases(chart: str) -> set[tuple[str, str, str]]:
                 layer: dict[str, Any] = {}
                 set_path(layer, key, value)
                 values = merged(values, layer)
-            found.add((chart, case.get("release", {}).get("name", "web"), json.dumps(values, sort_keys=True)))
-    return found
+            result.add((chart, case.get("release", {}).get("name", "web"), json.dumps(values, sort_keys=True)))
+    return result
 
 
 def run(folder: Path, *command: str, values: str) -> set[str]:

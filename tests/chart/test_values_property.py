@@ -113,6 +113,6 @@ def test_values_render_or_are_refused_in_one_line(values: dict[str, Any]) -> Non
 def test_kubernetes_accepts_what_was_rendered() -> None:
     assert len(RENDERED) >= EXAMPLES // 10, "nearly everything was refused: the draws prove little"
     assert REFUSED
-    done = kubeconform("\n---\n".join(RENDERED), NEWEST)
-    assert done.returncode == 0, "\n".join(line for line in done.stdout.splitlines() if "is valid" not in line)
+    result = kubeconform("\n---\n".join(RENDERED), NEWEST)
+    assert result.returncode == 0, "\n".join(line for line in result.stdout.splitlines() if "is valid" not in line)
     print(f"{len(RENDERED)} rendered, {len(REFUSED)} refused")

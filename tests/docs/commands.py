@@ -41,9 +41,9 @@ def of_make(words: list[str]) -> Iterator[str]:
             yield f"make {word}: the Makefile has no such word"
     for name, _, value in (word.partition("=") for word in words if "=" in word):
         if name == "SUITE":
-            known = BENCHMARKS if "bench" in targets else set(suites.SUITES)
+            existing = BENCHMARKS if "bench" in targets else set(suites.SUITES)
             yield from (
-                f"SUITE={one}: there is no such suite" for one in re.findall(r"[a-z-]+", value) if one not in known
+                f"SUITE={one}: there is no such suite" for one in re.findall(r"[a-z-]+", value) if one not in existing
             )
         elif not used(name):
             yield f"make … {name}=: nothing reads {name}"
@@ -83,23 +83,23 @@ def commands_in(words: list[str]) -> list[str]:
 
 def importable(module: str) -> bool:
     """Whether it takes `--help`, by a parser of arguments."""
-    found = importlib.util.find_spec(module)
-    main = importlib.util.find_spec(f"{module}.__main__") if found and found.submodule_search_locations else found
+    spec = importlib.util.find_spec(module)
+    main = importlib.util.find_spec(f"{module}.__main__") if spec and spec.submodule_search_locations else spec
     return bool(main and main.origin and re.search(r"argparse|click", Path(main.origin).read_text()))
 
 
 def options(module: str, groups: list[str], words: list[str]) -> Iterator[str]:
     """Options that `python -m module` doesn't have; its commands are the longest words that it knows."""
     for count in range(len(groups), -1, -1):
-        code, said = asked(sys.executable, "-m", module, *groups[:count])
+        code, help_text = asked(sys.executable, "-m", module, *groups[:count])
         if code == 0:
             break
     else:
-        yield f"python -m {module} --help fails: {said}"
+        yield f"python -m {module} --help fails: {help_text}"
         return
-    if count == 0 and groups and "COMMAND" in said:
+    if count == 0 and groups and "COMMAND" in help_text:
         yield f"python -m {module} {groups[0]}: no such command"
-    yield from unknown(words, said, f"python -m {module}")
+    yield from unknown(words, help_text, f"python -m {module}")
 
 
 def of_program(program: str, words: list[str]) -> Iterator[str]:
@@ -116,10 +116,10 @@ def of_program(program: str, words: list[str]) -> Iterator[str]:
     yield from unknown(words[: words.index("--")] if "--" in words else words, message, f"{program} {verbs[0]}")
 
 
-def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
+def unknown(words: list[str], help_text: str, command: str) -> Iterator[str]:
     for word in words:
         name = word.partition("=")[0]
-        if re.fullmatch(r"--?[a-z][a-z0-9-]*", name) and not re.search(rf"(?<![\w-]){name}(?![\w-])", said):
+        if re.fullmatch(r"--?[a-z][a-z0-9-]*", name) and not re.search(rf"(?<![\w-]){name}(?![\w-])", help_text):
             yield f"{command}: its help has no {name}"
 
 

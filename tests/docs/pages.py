@@ -52,8 +52,8 @@ class Page:
     @property
     def links(self) -> list[str]:
         """Where links and pictures lead."""
-        found = [token.attrGet("href") or token.attrGet("src") for token in self.inline]
-        return [str(link) for link in found if link]
+        targets = [token.attrGet("href") or token.attrGet("src") for token in self.inline]
+        return [str(link) for link in targets if link]
 
     @property
     def code(self) -> list[str]:
@@ -64,12 +64,12 @@ class Page:
     def anchors(self) -> set[str]:
         """Of the headings, as GitHub makes them."""
         texts = [self.tokens[n + 1].content for n, token in enumerate(self.tokens) if token.type == "heading_open"]
-        found: set[str] = set()
+        anchors: set[str] = set()
         for text in texts:
             anchor = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", text).lower()).replace(" ", "-")
-            number = next(n for n in range(len(texts)) if (f"{anchor}-{n}" if n else anchor) not in found)
-            found.add(f"{anchor}-{number}" if number else anchor)
-        return found
+            number = next(n for n in range(len(texts)) if (f"{anchor}-{n}" if n else anchor) not in anchors)
+            anchors.add(f"{anchor}-{number}" if number else anchor)
+        return anchors
 
 
 def tracked() -> Iterator[Path]:

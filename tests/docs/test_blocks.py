@@ -54,10 +54,12 @@ def renders(block: Block) -> None:
     for command in re.findall(r"helm (?:install|upgrade|template) .*", block.text.replace("\\\n", " ")):
         words = [PLACE.sub("", word) for word in shlex.split(command.partition("|")[0], comments=True)]
         chart = next((word for word in words if word.startswith("charts/") and (ROOT / word).is_dir()), None)
-        given = [f"{one}={two}" for one, two in pairwise(words) if one in VALUES_OPTIONS]
-        given += [word for word in words if word.partition("=")[0] in VALUES_OPTIONS and "=" in word]
+        options = [f"{one}={two}" for one, two in pairwise(words) if one in VALUES_OPTIONS]
+        options += [word for word in words if word.partition("=")[0] in VALUES_OPTIONS and "=" in word]
         if chart:
-            run_helm("template", "web", chart, *OF_CHART[chart], *(word.replace("-f=", "--values=") for word in given))
+            run_helm(
+                "template", "web", chart, *OF_CHART[chart], *(word.replace("-f=", "--values=") for word in options)
+            )
 
 
 def run(block: Block) -> None:
@@ -198,5 +200,5 @@ def test_messages_in_troubleshooting_are_ours() -> None:
     assert len(quoted) > 6
     for message in quoted:
         parts = [part.strip(" ,;") for part in message.split("…")]
-        known = message.startswith(others) or all(part in code for part in parts) or "make up" in message
-        assert known, f"nothing says {message!r}"
+        explained = message.startswith(others) or all(part in code for part in parts) or "make up" in message
+        assert explained, f"nothing says {message!r}"

@@ -31,8 +31,8 @@ def test_sums_leave_out_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(cost.BOOK["prices"]["backups"], "price", None)
     assert cost.monthly("backups", 1) is None
     assert any("| 10 x: ? |" in line for line in cost.plans())
-    known = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
-    assert f"**{sum(known):.2f}**" in cost.plans()[-1]
+    costs = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
+    assert f"**{sum(costs):.2f}**" in cost.plans()[-1]
 
 
 def test_production_is_what_infra_makes() -> None:

@@ -93,17 +93,17 @@ def test_what_is_let_through(
         command = ["exec", place, "--container=app", "--", "python", "-c", script]
         return places[source].kubectl(*command, check=False).returncode == 0
 
-    def found() -> dict[tuple[str, str], bool]:
+    def reachable() -> dict[tuple[str, str], bool]:
         return {pair: reaches(*pair) for pair in EXPECTED}
 
     everything = dict.fromkeys(EXPECTED, True)
-    assert found() == everything
+    assert reachable() == everything
     with ExitStack() as stack:
         for node in kubernetes.nodes:
             stack.enter_context(enforcer(kubernetes, node, tmp_path / f"{node}.log"))
         wait(lambda: not reaches("neighbor", "database"), 60, "the first policy")
-        assert found() == EXPECTED
+        assert reachable() == EXPECTED
         # What the policies let through is all that the release needs, from its first start on.
         home.helm("upgrade", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values, "--set", "config.A=b")
         home.helm("test", "web")
-    assert found() == everything
+    assert reachable() == everything

@@ -1,10 +1,10 @@
-"""An evaluator of CloudWatch Logs' JSON filter patterns, as far as logs.yaml uses them, written after
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+"""Evaluate CloudWatch Logs' JSON filter patterns, as far as logs.yaml uses them.
 
-It reads `{ SELECTOR OPERATOR VALUE && … }` with the operators =, !=, <, <=, >, >=, IS TRUE, IS FALSE, IS NULL and
-NOT EXISTS; ||, parentheses, * in strings and regular expressions are refused, never guessed. A selector that finds
-nothing matches nothing but NOT EXISTS; a comparison of sizes wants a number on both sides; a line that is no JSON
-object matches nothing.
+The rules are those of https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html. It reads
+`{ SELECTOR OPERATOR VALUE && … }` with the operators =, !=, <, <=, >, >=, IS TRUE, IS FALSE, IS NULL and NOT EXISTS;
+||, parentheses, * in strings and regular expressions are refused, never guessed. A selector that selects nothing
+matches only NOT EXISTS; a comparison of sizes needs a number on both sides; a line that is not a JSON object matches
+nothing.
 """
 
 import json

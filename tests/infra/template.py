@@ -68,7 +68,7 @@ def load(name: str) -> Template:
 def substituted(value: Any, **parameters: str) -> str:
     """A string, or `{Fn::Sub: …}` with these values put in."""
     text = value["Fn::Sub"] if isinstance(value, dict) else value
-    return re.sub(r"\$\{([A-Za-z0-9.:]+)\}", lambda found: parameters.get(found[1], found[0]), text)
+    return re.sub(r"\$\{([A-Za-z0-9.:]+)\}", lambda match: parameters.get(match[1], match[0]), text)
 
 
 def of_type(template: Template, kind: str) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def least_privilege(template: Template) -> list[str]:
             if resource == "*":
                 if not set(actions) <= UNNARROWED.get(sid, (set(), ""))[0]:
                     wrong.append(f"{sid}: {actions} on every resource")
-            elif "*" in resource and not any(resource.endswith(known) for known in WITHIN):
+            elif "*" in resource and not any(resource.endswith(suffix) for suffix in WITHIN):
                 wrong.append(f"{sid}: wildcard in {resource}")
     return wrong
 

@@ -24,14 +24,14 @@ def test_checkov(tmp_path: Path) -> None:
         assert right in text
         (tmp_path / f"mistake-{name}.yaml").write_text(text.replace(right, wrong))
 
-    found: dict[str, set[str]] = {}
+    failures: dict[str, set[str]] = {}
     for failed in failed_checks(tmp_path, "cloudformation"):
         name = failed["resource"].partition(".")[2]
-        found.setdefault(Path(failed["file_path"]).stem, set()).add(f"{failed['check_id']} {name}")
+        failures.setdefault(Path(failed["file_path"]).stem, set()).add(f"{failed['check_id']} {name}")
     ignored: dict[str, set[str]] = {}
     for check, names in IGNORED.items():
         for file, _, name in (key.partition(".") for key in names):
             ignored.setdefault(file, set()).add(f"{check} {name}")
-    assert {file: each for file, each in found.items() if not file.startswith("mistake-")} == ignored
+    assert {file: each for file, each in failures.items() if not file.startswith("mistake-")} == ignored
     for name in MISTAKES:
-        assert found[f"mistake-{name}"] > found[name], f"checkov did not see the mistake in {name}"
+        assert failures[f"mistake-{name}"] > failures[name], f"checkov did not see the mistake in {name}"

@@ -26,15 +26,15 @@ EKSCTL = crds.Source(
 
 
 def groups() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = CLUSTER["managedNodeGroups"]
-    return found
+    node_groups: list[dict[str, Any]] = CLUSTER["managedNodeGroups"]
+    return node_groups
 
 
 def account(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(
+    result: dict[str, Any] = next(
         each for each in CLUSTER["iam"]["serviceAccounts"] if each.get("roleName", each["metadata"]["name"]) == name
     )
-    return found
+    return result
 
 
 def mistakes(cluster: dict[str, Any]) -> list[str]:
@@ -138,8 +138,8 @@ def test_policies_of_aws_are_the_known_ones() -> None:
 )
 def test_charts_use_the_service_accounts_that_have_roles(name: str) -> None:
     values = t.load(name)
-    given = values["rbac"]["serviceAccount"] if name == "cluster-autoscaler" else values["serviceAccount"]
-    assert given == {"create": False, "name": account(name)["metadata"]["name"]}
+    service_account = values["rbac"]["serviceAccount"] if name == "cluster-autoscaler" else values["serviceAccount"]
+    assert service_account == {"create": False, "name": account(name)["metadata"]["name"]}
 
 
 def test_network_policies_are_enforced() -> None:

@@ -52,14 +52,14 @@ def resolved(value: Any, template: Template) -> Any:
     if "Fn::GetAtt" in value:
         return referred(".".join(value["Fn::GetAtt"]), template)
     if "Fn::Sub" in value:
-        return re.sub(r"\$\{([\w:.]+)\}", lambda found: str(referred(found[1], template)), value["Fn::Sub"])
+        return re.sub(r"\$\{([\w:.]+)\}", lambda match: str(referred(match[1], template)), value["Fn::Sub"])
     return {key: resolved(each, template) for key, each in value.items()}
 
 
 def referred(name: str, template: Template) -> Any:
-    known = PSEUDO | {key: each.get("Default") for key, each in template["Parameters"].items()} | GIVEN
-    if name in known:
-        return known[name]
+    values = PSEUDO | {key: each.get("Default") for key, each in template["Parameters"].items()} | GIVEN
+    if name in values:
+        return values[name]
     resource, _, attribute = name.partition(".")
     properties = template["Resources"][resource]["Properties"]
     form, key = ARNS.get(template["Resources"][resource]["Type"], ("{}", ""))
@@ -72,17 +72,17 @@ def referred(name: str, template: Template) -> Any:
 
 def documents() -> list[tuple[str, dict[str, Any]]]:
     """Every document that somebody gets, cluster.yaml's too."""
-    found = []
+    policies = []
     for path in t.paths():
         template = t.load(path.stem)
         for name, resource in template["Resources"].items():
             if resource["Type"] in ("AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
-                found.append((f"{path.stem}-{name}", resolved(resource["Properties"]["PolicyDocument"], template)))
+                policies.append((f"{path.stem}-{name}", resolved(resource["Properties"]["PolicyDocument"], template)))
     for account in t.load("cluster")["iam"]["serviceAccounts"]:
         if "attachPolicy" in account:
             text = json.dumps(account["attachPolicy"]).replace("ACCOUNT", ACCOUNT).replace("REGION", REGION)
-            found.append((f"cluster-{account['metadata']['name']}", json.loads(text)))
-    return found
+            policies.append((f"cluster-{account['metadata']['name']}", json.loads(text)))
+    return policies
 
 
 DOCUMENTS = documents()

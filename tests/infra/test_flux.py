@@ -77,6 +77,6 @@ def test_it_has_the_rights_of_a_release() -> None:
 def test_its_values_are_the_overlays_that_readme_gives_it() -> None:
     readme = (t.INFRA / "README.md").read_text()
     [command] = re.findall(r"kubectl create configmap flaskapp-values (?:.*\\\n)*.*$", readme, re.MULTILINE)
-    given = re.findall(r"--from-file=(\S+)", command)
-    assert [path.rpartition("/")[2] for path in given] == [each["valuesKey"] for each in RELEASE["spec"]["valuesFrom"]]
-    assert all((ROOT / path).is_file() for path in given)
+    paths = re.findall(r"--from-file=(\S+)", command)
+    assert [path.rpartition("/")[2] for path in paths] == [each["valuesKey"] for each in RELEASE["spec"]["valuesFrom"]]
+    assert all((ROOT / path).is_file() for path in paths)

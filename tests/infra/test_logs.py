@@ -75,15 +75,15 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return written
 
 
-def until(service: subprocess.Popen[str], **said: Any) -> list[str]:
+def until(service: subprocess.Popen[str], **fields: Any) -> list[str]:
     """The lines up to one that says this."""
     lines: list[str] = []
     assert service.stderr
     for line in service.stderr:
         lines.append(line.rstrip("\n"))
-        if said.items() <= json.loads(line).items():
+        if fields.items() <= json.loads(line).items():
             return lines
-    raise AssertionError(f"the service never wrote {said}: {lines[-5:]}")
+    raise AssertionError(f"the service never wrote {fields}: {lines[-5:]}")
 
 
 def pattern(name: str) -> str:
@@ -108,19 +108,19 @@ def test_requests(lines: list[str]) -> None:
 
 
 def test_errors_are_the_servers_not_the_clients(lines: list[str]) -> None:
-    found = counted("Errors", lines)
-    assert {each["status"] for each in found} <= {500, 503}
-    assert len(found) < len(counted("Requests", lines))
+    errors = counted("Errors", lines)
+    assert {each["status"] for each in errors} <= {500, 503}
+    assert len(errors) < len(counted("Requests", lines))
 
 
 def test_durations_have_a_value(lines: list[str]) -> None:
     value = FILTERS["Duration"]["Properties"]["MetricTransformations"][0]["MetricValue"]
     for line in lines:
         if matches(pattern("Duration"), shipped(line)):
-            found = selected(json.loads(shipped(line)), value)
-            assert found is not MISSING
-            assert isinstance(found, float | int)
-            assert found >= 0
+            duration = selected(json.loads(shipped(line)), value)
+            assert duration is not MISSING
+            assert isinstance(duration, float | int)
+            assert duration >= 0
 
 
 def test_heartbeats(lines: list[str]) -> None:
@@ -128,10 +128,10 @@ def test_heartbeats(lines: list[str]) -> None:
 
 
 def test_database_away(lines: list[str]) -> None:
-    found = counted("DatabaseAway", lines)
-    assert found
-    assert all(each["database_up"] is False for each in found)
-    assert len(found) < len(counted("Heartbeats", lines))
+    outages = counted("DatabaseAway", lines)
+    assert outages
+    assert all(each["database_up"] is False for each in outages)
+    assert len(outages) < len(counted("Heartbeats", lines))
 
 
 @pytest.mark.parametrize("name", FILTERS)

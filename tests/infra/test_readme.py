@@ -59,11 +59,11 @@ def test_outputs_exist() -> None:
 
 def test_every_chart_has_a_version_and_values() -> None:
     installs = re.findall(r"^.*helm upgrade --install (?:.*\\\n)*.*$", README, re.MULTILINE)
-    found = re.findall(r"helm upgrade --install ([a-z-]+)", README)
-    assert len(found) == 4
+    names = re.findall(r"helm upgrade --install ([a-z-]+)", README)
+    assert len(names) == 4
     for command in installs:
         assert re.search(r"--version \d+\.\d+\.\d+\b", command), command
-    for name in found:
+    for name in names:
         assert (t.INFRA / f"{name}.yaml").is_file()
 
 
@@ -84,8 +84,10 @@ def unknown(service: str, operation: str, options: str) -> list[str]:
     if operation not in operations:
         return [operation]
     shape = model.operation_model(operations[operation])
-    known = {xform_name(name, "-") for name in shape.input_shape.members} | {"query", "output"}
-    wrong = [name for name in re.findall(r"\s--([a-z0-9-]+)", options) if not {name, name.removeprefix("no-")} & known]
+    parameters = {xform_name(name, "-") for name in shape.input_shape.members} | {"query", "output"}
+    wrong = [
+        name for name in re.findall(r"\s--([a-z0-9-]+)", options) if not {name, name.removeprefix("no-")} & parameters
+    ]
     for query in re.findall(r"--query [\"']?([^\s\"']+)", options):
         inner = shape.output_shape
         for step in re.sub(r"\[[^\]]*\]?", "", query).split("."):
@@ -98,9 +100,9 @@ def unknown(service: str, operation: str, options: str) -> list[str]:
 
 
 def test_aws_knows_every_command() -> None:
-    found = aws_commands()
-    assert len(found) >= 25
-    for service, operation, options in found:
+    commands = aws_commands()
+    assert len(commands) >= 25
+    for service, operation, options in commands:
         if f"{service} {operation}" not in OF_THE_CLI:
             assert unknown(service, operation, options) == [], f"aws {service} {operation}{options}"
 

@@ -55,18 +55,18 @@ def test_the_rules_meet_something() -> None:
 def test_exceptions_are_used() -> None:
     """Whoever removes a wildcard removes its reason, too."""
     documents = [*map(t.load, NAMES), t.load("cluster")]
-    found = [each for document in documents for each in t.statements(document) if each["Effect"] == "Allow"]
-    resources = [t.text(each) for statement in found for each in t.listed(statement.get("Resource", []))]
-    assert {statement["Sid"] for statement in found if statement.get("Resource") == "*"} == set(t.UNNARROWED)
-    assert [known for known in t.WITHIN if not any(each.endswith(known) for each in resources)] == []
+    allowed = [each for document in documents for each in t.statements(document) if each["Effect"] == "Allow"]
+    resources = [t.text(each) for statement in allowed for each in t.listed(statement.get("Resource", []))]
+    assert {statement["Sid"] for statement in allowed if statement.get("Resource") == "*"} == set(t.UNNARROWED)
+    assert [suffix for suffix in t.WITHIN if not any(each.endswith(suffix) for each in resources)] == []
 
 
 # --- mutations: each must turn its rule red -------------------------------------------------------------------------
 
 
 def statement(template: Template, policy: str, sid: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(s for s in t.statements(template["Resources"][policy]) if s["Sid"] == sid)
-    return found
+    result: dict[str, Any] = next(s for s in t.statements(template["Resources"][policy]) if s["Sid"] == sid)
+    return result
 
 
 def put(*path: str, value: Any) -> Callable[[Template], None]:

@@ -19,10 +19,10 @@ PULL_REQUEST = {"EVENT": "PULL_REQUEST_UPDATED", "BASE_REF": "refs/heads/main", 
 
 
 def groups(project: str) -> list[list[dict[str, Any]]]:
-    found: list[list[dict[str, Any]]] = t.load("codebuild")["Resources"][project]["Properties"]["Triggers"][
+    filter_groups: list[list[dict[str, Any]]] = t.load("codebuild")["Resources"][project]["Properties"]["Triggers"][
         "FilterGroups"
     ]
-    return found
+    return filter_groups
 
 
 def starts(filters: list[list[dict[str, Any]]], **event: str) -> bool:

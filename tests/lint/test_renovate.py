@@ -14,7 +14,7 @@ IMAGE = re.compile(r"public\.ecr\.aws/[a-z0-9/-]+:[\w.-]+")
 DIGEST = f"sha256:{'0' * 64}"
 
 
-def found(manager: dict[str, list[str]], text: str) -> list[dict[str, str]]:
+def matches(manager: dict[str, list[str]], text: str) -> list[dict[str, str]]:
     """What a manager's patterns name in a text; their syntax differs from Python's in the names of groups."""
     patterns = [pattern.replace("(?<", "(?P<") for pattern in manager["matchStrings"]]
     return [match.groupdict() for pattern in patterns for match in re.finditer(pattern, text)]
@@ -39,7 +39,7 @@ def test_every_image_in_one_word_is_found() -> None:
     assert len(places) >= 8
     for path, images in places.items():
         assert manages(WORDS, path), f"{path.relative_to(ROOT)} names {images[0]}, where Renovate doesn't look"
-        assert [f"{each['depName']}:{each['currentValue']}" for each in found(WORDS, path.read_text())] == images
+        assert [f"{each['depName']}:{each['currentValue']}" for each in matches(WORDS, path.read_text())] == images
 
 
 def test_every_image_in_values_is_found() -> None:
@@ -49,7 +49,7 @@ def test_every_image_in_values_is_found() -> None:
     for path, images in places.items():
         if images:
             assert manages(VALUES, path), path.relative_to(ROOT)
-            assert [each["depName"] for each in found(VALUES, path.read_text())] == images
+            assert [each["depName"] for each in matches(VALUES, path.read_text())] == images
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_every_image_in_values_is_found() -> None:
     ],
 )
 def test_a_digest_moves_with_its_tag(manager: dict[str, list[str]], text: str) -> None:
-    assert [each["currentDigest"] for each in found(manager, text)] == [DIGEST]
+    assert [each["currentDigest"] for each in matches(manager, text)] == [DIGEST]
 
 
 def test_every_chart_of_others_is_found() -> None:
     readme = ROOT / "infra/README.md"
     assert manages(CHARTS, readme)
-    charts = [each["depName"] for each in found(CHARTS, readme.read_text())]
+    charts = [each["depName"] for each in matches(CHARTS, readme.read_text())]
     assert charts == re.findall(r"helm upgrade --install ([a-z-]+)", readme.read_text())
 
 

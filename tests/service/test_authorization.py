@@ -75,10 +75,10 @@ def test_a_token_of_one_service_writes_no_other(private: Flask, make: Callable[.
     for service in ("other", "new"):
         body = {**BODY, "service": service}
         assert client.post("/api/v1/deployments", json=body, headers=limited).status_code == 403
-    done = {"status": "succeeded"}
-    assert client.patch(f"/api/v1/deployments/{shop}", json=done, headers=limited).status_code == 200
-    assert client.patch(f"/api/v1/deployments/{other}", json=done, headers=limited).status_code == 403
-    client.patch(f"/api/v1/deployments/{other}", json=done, headers=anything)
+    outcome = {"status": "succeeded"}
+    assert client.patch(f"/api/v1/deployments/{shop}", json=outcome, headers=limited).status_code == 200
+    assert client.patch(f"/api/v1/deployments/{other}", json=outcome, headers=limited).status_code == 403
+    client.patch(f"/api/v1/deployments/{other}", json=outcome, headers=anything)
     assert client.post(f"/api/v1/deployments/{shop}/failures", json={}, headers=limited).status_code == 201
     assert client.post(f"/api/v1/deployments/{other}/failures", json={}, headers=limited).status_code == 403
     assert decoded(client.get("/api/v1/services", headers=limited))["items"] == ["other", "shop"]

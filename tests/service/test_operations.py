@@ -36,13 +36,13 @@ def test_one_json_line_a_request_and_none_for_probes(serve: Callable[..., Server
     server.wait()
     for path in ("/livez", "/readyz", "/version"):
         assert server.get(path).status_code == 200
-    given = {"X-Request-ID": "my-id.1", "User-Agent": 'a"b\\'}
-    answer = requests.get(server.url + "/api/v1/services?x=%22%0a", headers=given, timeout=5)
+    headers = {"X-Request-ID": "my-id.1", "User-Agent": 'a"b\\'}
+    answer = requests.get(server.url + "/api/v1/services?x=%22%0a", headers=headers, timeout=5)
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (422, "my-id.1")
     invented = requests.get(server.url + "/x", headers={"X-Request-ID": 'bad"id'}, timeout=5)
     assert len(invented.headers["X-Request-ID"]) == 32
     first, second = lines(server, logger="flaskapp.request")
-    # The list that docs/operations-service.md promises.
+    # The list that docs/service.md promises.
     assert list(first) == [
         "time",
         "level",
@@ -78,22 +78,22 @@ def test_metrics_by_route_on_their_own_port(serve: Callable[..., Server], own_da
     end = time.monotonic() + 5
     while 'flaskapp_database_connections{state="idle"} 4.0' not in requests.get(metrics, timeout=5).text:
         assert time.monotonic() < end
-    told = requests.get(metrics, timeout=5).text
-    assert 'http_requests_total{method="GET",route="/api/v1/deployments/<id>",status="200"} 1.0' in told
-    assert 'http_requests_total{method="GET",route="none",status="404"} 3.0' in told
-    assert 'method="other"' in told
-    assert made["id"] not in told
-    assert "livez" not in told
-    assert "flaskapp_database_up 1.0" in told
-    assert "flaskapp_schema_served 1.0" in told
+    body = requests.get(metrics, timeout=5).text
+    assert 'http_requests_total{method="GET",route="/api/v1/deployments/<id>",status="200"} 1.0' in body
+    assert 'http_requests_total{method="GET",route="none",status="404"} 3.0' in body
+    assert 'method="other"' in body
+    assert made["id"] not in body
+    assert "livez" not in body
+    assert "flaskapp_database_up 1.0" in body
+    assert "flaskapp_schema_served 1.0" in body
 
 
 def test_a_taken_metrics_port_costs_the_metrics_only(serve: Callable[..., Server], database: Database) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - where the metrics would listen
         server = serve({**database.environment, "METRICS_PORT": str(taken.getsockname()[1])})
         server.wait()
-        (told,) = lines(server, message="no metrics of this worker")
-    assert "in use" in told["reason"]
+        (warning,) = lines(server, message="no metrics of this worker")
+    assert "in use" in warning["reason"]
 
 
 def test_sigterm_finishes_what_is_in_flight(serve: Callable[..., Server], own_database: Database) -> None:
@@ -182,10 +182,10 @@ def role(own_database: Database, tmp_path: Path) -> Iterator[Role]:
 def load(server: Server) -> Iterator[list[tuple[float, int]]]:
     """Four clients that ask without a pause; when each answer came and its status."""
     answers: list[tuple[float, int]] = []
-    done = threading.Event()
+    stopping = threading.Event()
 
     def ask() -> None:
-        while not done.is_set():
+        while not stopping.is_set():
             status = server.get("/api/v1/services").status_code
             answers.append((time.monotonic(), status))
 
@@ -194,7 +194,7 @@ def load(server: Server) -> Iterator[list[tuple[float, int]]]:
         try:
             yield answers
         finally:
-            done.set()
+            stopping.set()
     for future in futures:
         future.result()
 
@@ -282,8 +282,8 @@ def test_files_that_go_wrong_cost_no_request(
     )
     assert wrong.status_code == 401
     assert server.get("/livez").status_code == 200
-    told = lines(server, message="the last good value of a setting stays in use")
-    assert len(told) == (2 if junk == b"x" else 3)
+    complaints = lines(server, message="the last good value of a setting stays in use")
+    assert len(complaints) == (2 if junk == b"x" else 3)
     assert lines(server, message="database does not answer") == []
 
 
@@ -335,8 +335,8 @@ def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_dat
     with pytest.raises(requests.ReadTimeout):
         server.get("/api/v1/services", timeout=0.5)
     for _ in range(3):
-        told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-        assert 'flaskapp_database_connections{state="busy"} 0.0' in told
+        body = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        assert 'flaskapp_database_connections{state="busy"} 0.0' in body
         time.sleep(0.1)
         assert all(reader.recv(1000) for reader in readers)
     states = own_database.execute(
@@ -396,9 +396,9 @@ def test_malformed_http_is_4xx(shared: tuple[Server, Database], name: str) -> No
     assert answer.count(b"HTTP/1.1 ") == 1  # nothing of it was taken for a second request
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nContent-Type: application/problem+json" in head
-    told = json.loads(body)
-    assert told["status"] == int(answer.split(b" ")[1])
-    assert lines(server, message="malformed request", request_id=told["request_id"])
+    problem = json.loads(body)
+    assert problem["status"] == int(answer.split(b" ")[1])
+    assert lines(server, message="malformed request", request_id=problem["request_id"])
     assert server.get("/livez").status_code == 200
 
 

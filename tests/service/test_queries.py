@@ -49,9 +49,9 @@ def test_a_prepared_insert_takes_every_value(client: FlaskClient) -> None:
         assert decoded(undone)["rollback_of"] == decoded(made)["id"]
 
 
-@pytest.mark.parametrize("often", [True, False])
-def test_values_are_bound_in_both_ways(connection: Connection, often: bool) -> None:
-    query = Query("SELECT CAST(:a AS text) || '%' || CAST(:b AS text) || CAST(:a AS text)", often)
+@pytest.mark.parametrize("prepared", [True, False])
+def test_values_are_bound_in_both_ways(connection: Connection, prepared: bool) -> None:
+    query = Query("SELECT CAST(:a AS text) || '%' || CAST(:b AS text) || CAST(:a AS text)", prepared)
     cursor = connection.connection.cursor()
     for a, b in (("'", "%s"), ("$1", "\\"), ("é", ":a")):
         assert query.scalar(cursor, {"a": a, "b": b}) == f"{a}%{b}{a}"

@@ -36,14 +36,14 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     """The printed commands; ends with the block that holds them."""
     assert process.stdout
-    is_printed = False
+    printed = False
     for line in process.stdout:
         if line.startswith("  curl "):
-            is_printed = True
+            printed = True
             while line.endswith("\\\n"):
                 line += next(process.stdout)
             yield line.strip()
-        elif is_printed:
+        elif printed:
             return
     raise AssertionError("no curl lines were printed")
 
@@ -74,3 +74,11 @@ def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert output == f"Error: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+
+
+def test_help_starts_nothing(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flaskapp_deploy", "run", "--help"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage: flaskapp-deploy run")
+    assert not Path(environment["XDG_DATA_HOME"]).exists()
