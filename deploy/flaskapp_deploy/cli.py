@@ -15,7 +15,7 @@ from flaskapp_deploy import shell
 
 if TYPE_CHECKING:
     from flaskapp_deploy.kubernetes import Cluster
-    from flaskapp_deploy.release.config import Release
+    from flaskapp_deploy.release.config import ReleaseConfig
 
 context_option = click.option(
     "--context", envvar="KUBE_CONTEXT", default="", help="Use this cluster of your kubeconfig."
@@ -171,13 +171,9 @@ def bases() -> None:
 @cli.command()
 def version() -> None:
     """Say which version the commit is, and begin release.json."""
-    from flaskapp_deploy.release import config, state, version
-    from flaskapp_deploy.resources import ROOT
+    from flaskapp_deploy.release import config, version
 
-    release = config.load()
-    found = version.of(ROOT, release.chart)
-    state.start(**found)
-    shell.say(f"{release.name} {found['version']} ({found['tag'] or 'no release tag'}), chart {found['chart_version']}")
+    version.begin(config.load())
 
 
 @cli.command()
@@ -194,7 +190,7 @@ def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
     from flaskapp_deploy.release import build, config
 
-    build.build(config.load(), f"localhost/{config.load().name}" if no_registry else "")
+    build.build(config.load(), to_push=not no_registry)
 
 
 @cli.command()
@@ -263,14 +259,14 @@ def exports() -> None:
     print("\n".join(state.exports()))
 
 
-def _cluster(release: Release) -> Cluster:
+def _cluster(release: ReleaseConfig) -> Cluster:
     """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
     from flaskapp_deploy.kubernetes import Cluster
 
     return Cluster(None, "", release.namespace)
 
 
-def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> Release:
+def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> ReleaseConfig:
     from flaskapp_deploy.release import config
 
     release = config.load()

@@ -25,7 +25,7 @@ from flaskapp_deploy.rehearsal import registry
 from flaskapp_deploy.rehearsal.ecr import ACCOUNT
 from flaskapp_deploy.rehearsal.registry import Registry
 from flaskapp_deploy.release import cosign
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.release.version import git
 from flaskapp_deploy.resources import ROOT
 from flaskapp_deploy.shell import DeployError
@@ -40,7 +40,7 @@ NOBODY = "http://127.0.0.1:9"  # the port of the discard protocol: no ledger the
 class Cloud:
     """What infra/ makes on AWS, made here. `home` is where the build's login, kubeconfig and key are kept apart."""
 
-    release: Release
+    release: ReleaseConfig
     registry: Registry
     kubeconfig: Path
     ledger: str
@@ -80,7 +80,7 @@ class Cloud:
         }
 
 
-def run(release: Release, instance: str) -> None:
+def run(release: ReleaseConfig, instance: str) -> None:
     """Make what AWS would have, then run the buildspec on the last commit.
 
     Raises:
@@ -124,7 +124,7 @@ def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] 
 
 
 @contextmanager
-def cloud(release: Release, instance: str) -> Iterator[Cloud]:
+def cloud(release: ReleaseConfig, instance: str) -> Iterator[Cloud]:
     """Cluster, namespace, role, registry and repositories; the registry ends with the block, the cluster stays."""
     cluster = lifecycle.up(instance)
     if shutil.which("apt-get"):  # runs what was built for the nodes' architecture
@@ -165,7 +165,7 @@ def signing_key(folder: Path) -> Path:
     return folder
 
 
-def _ledger(release: Release, admin: Cluster, instance: str) -> tuple[str, str]:
+def _ledger(release: ReleaseConfig, admin: Cluster, instance: str) -> tuple[str, str]:
     """Address and token of the ledger that is told: its own release's, once there is one, or LEDGER_URL's."""
     if not release.is_ledger:
         return os.environ.get("LEDGER_URL", NOBODY), os.environ.get("LEDGER_TOKEN", "none")

@@ -4,18 +4,18 @@ import os
 import subprocess
 import time
 
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.resources import ROOT
 from flaskapp_deploy.shell import DeployError, say
 
 
-def run(release: Release) -> None:
+def run(config: ReleaseConfig) -> None:
     """Run the checks one after another, their output shown as it comes.
 
     Raises:
         DeployError: one did not end with 0; those after it are not run.
     """
-    for line in release.checks:
+    for line in config.checks:
         say(f"check: {line}")
         started = time.monotonic()
         # Without the login and tokens of the release: a check runs what a commit brings.

@@ -18,7 +18,7 @@ from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError
 
 KIND_CLUSTER = "flaskapp"
@@ -34,13 +34,13 @@ class Target(Protocol):
     def up(self) -> None:
         """Make it ready, where that is ours to do."""
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Build the image and bring it to the nodes; return its reference."""
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:
         """Return a URL on this machine that leads to the Service, or an empty one where none stays open."""
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         """Remove what `make up` made; return what to tell."""
 
 
@@ -67,7 +67,7 @@ class Local:
     def up(self) -> None:
         self.kubeconfig = lifecycle.up(self.instance).kubeconfig
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         archives = {built.reference: built.archive}
         if database := image.postgres_archive():
@@ -82,7 +82,7 @@ class Local:
     def reach(self, namespace: str, service: str, port: int | None) -> str:
         return lifecycle.forward(self.instance, namespace, service, port)
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         if lifecycle.down(self.instance):
             return f"the local cluster {self.instance!r} is gone, with its data"
         return f"there is no local cluster {self.instance!r}"
@@ -99,7 +99,7 @@ class Context:
     def up(self) -> None:
         self._cluster("default").kubectl("version")
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         if reference := os.environ.get("IMAGE"):
             return reference
         if self.context.startswith("kind-"):
@@ -112,7 +112,7 @@ class Context:
     def reach(self, namespace: str, service: str, port: int | None) -> str:
         return ""
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         cluster = self._cluster(release.namespace)
         cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
         cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
@@ -138,7 +138,7 @@ class Kind(Context):
             shell.say("creating a kind cluster (about a minute)")
             _run([kind, "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
         return "the kind cluster is gone, with its data"
 
@@ -168,7 +168,7 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
             forward.wait(10)
 
 
-def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
+def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--build-arg=NAME={release.name}"]
     command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
     with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
