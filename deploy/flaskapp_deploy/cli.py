@@ -168,6 +168,15 @@ def bases() -> None:
 # --- from a commit to a release ------------------------------------------------------------------------------------
 
 
+@cli.command("release-all")
+@click.option("--no-push", is_flag=True, help="Stop before the push, and ask no registry: a pull request's build.")
+def release_all(no_push: bool) -> None:
+    """Run all steps, from `version` to `release`, and `record` whatever came of it."""
+    from flaskapp_deploy.release import config, steps
+
+    steps.run(config.load(), to_push=not no_push)
+
+
 @cli.command()
 def version() -> None:
     """Say which version the commit is, and begin release.json."""
