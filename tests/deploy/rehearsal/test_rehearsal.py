@@ -1,4 +1,4 @@
-"""buildspec.yml run whole on a directory that isn't ours, named by release.toml alone: pushed once, rolled back, told.
+"""buildspec.yml run whole on a directory that is not ours, by release.toml alone: pushed once, rolled back, recorded.
 
 The tests of this module follow each other on one release; each leaves it as the next one needs it.
 """
@@ -35,17 +35,17 @@ checks = ["python -m compileall -q examples/hello"]
 environment = "staging"
 release_values = ["environments/staging.yaml", "examples/hello/values.yaml"]
 """
-# What only a cluster tells: the smoke test passes, and no pod gets ready.
+# What only a cluster shows: the smoke test passes, and no pod gets ready.
 BREAKS_IN_A_CLUSTER = (
     '\nimport os\nif "KUBERNETES_SERVICE_HOST" in os.environ:\n    raise SystemExit("not in a cluster")\n'
 )
 
 
 class Build:
-    """What a build left: its exit code, its log, the runner's result and release.json."""
+    """What a build left: its end, its log, the runner's result and release.json."""
 
-    def __init__(self, code: int, output: Path) -> None:
-        self.code, self.output = code, output
+    def __init__(self, succeeded: bool, output: Path) -> None:
+        self.succeeded, self.output = succeeded, output
         self.log = (output / "build.log").read_text()
         self.result: dict[str, Any] = json.loads((output / "result.json").read_text())
 
@@ -155,7 +155,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, cloud: Cloud) -> Reposi
 
 @pytest.fixture(scope="module")
 def cluster(cloud: Cloud) -> Cluster:
-    return Cluster(cloud.kubeconfig, "", cloud.release.namespace)
+    return Cluster(cloud.kubeconfig, "", cloud.config.namespace)
 
 
 def images(cluster: Cluster) -> set[str]:
@@ -171,7 +171,7 @@ def first(repository: Repository) -> Build:
 
 
 def test_a_commit_becomes_a_release_by_digest(first: Build, cluster: Cluster) -> None:
-    assert first.code == 0, first.log[-3000:]
+    assert first.succeeded, first.log[-3000:]
     image, chart = first.release["image"], first.release["chart"]
     assert images(cluster) == {image["reference"]}
     assert "@sha256:" in image["reference"]
@@ -196,21 +196,21 @@ def test_exported_variables_and_artifacts(first: Build) -> None:
     assert sum(name.endswith(".cdx.json") for name in names) == 2
 
 
-def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
+def test_what_could_not_be_reported_is_kept_and_reported_next_time(
     first: Build, repository: Repository, ledger: Ledger
 ) -> None:
     assert len(first.release["pending_records"]) == 1
     ledger.start()
     again = repository.build()
-    assert again.code == 0, again.log[-3000:]
+    assert again.succeeded, again.log[-3000:]
     assert again.pushed == 0
     assert again.release["image"]["digest"] == first.release["image"]["digest"]
     assert again.release["chart"]["digest"] == first.release["chart"]["digest"]
     assert again.release["pending_records"] == []
-    told = ledger.deployments()
-    assert [item["status"] for item in told] == ["succeeded", "succeeded"]
-    assert {item["digest"] for item in told} == {first.release["image"]["digest"]}
-    assert {item["service"] for item in told} == {"hello"}
+    reported = ledger.deployments()
+    assert [item["status"] for item in reported] == ["succeeded", "succeeded"]
+    assert {item["digest"] for item in reported} == {first.release["image"]["digest"]}
+    assert {item["service"] for item in reported} == {"hello"}
 
 
 def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
@@ -223,9 +223,10 @@ def test_a_failing_check_publishes_nothing(repository: Repository, cluster: Clus
     good = (repository.path / "release.toml").read_text()
     repository.commit("release.toml", good.replace("python -m compileall -q examples/hello", "echo no; false"))
     failed = repository.build()
-    assert failed.code != 0
+    assert not failed.succeeded
     assert failed.pushed == 0
-    assert "the check `echo no; false` ended with 1" in failed.log
+    assert "step check failed: the check `echo no; false` ended with 1" in failed.log
+    assert "step record begins" in failed.log
     assert images(cluster) == before
     assert len(ledger.deployments()) == 2
     repository.commit("release.toml", good)
@@ -238,7 +239,7 @@ def test_an_image_that_fails_in_the_cluster_is_rolled_back_and_recorded(
     good = (repository.path / "examples/hello/app.py").read_text()
     repository.commit("examples/hello/app.py", good + BREAKS_IN_A_CLUSTER)
     failed = repository.build(RELEASE_TIMEOUT="45s")
-    assert failed.code != 0
+    assert not failed.succeeded
     assert failed.release["outcome"]["status"] == "rolled_back"
     assert images(cluster) == before
     assert "not in a cluster" in (failed.output / "artifacts/diagnosis.txt").read_text()
