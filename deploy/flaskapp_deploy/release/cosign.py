@@ -29,13 +29,13 @@ class SignatureError(DeployError):
 
 def sign(reference: str) -> None:
     """Sign what a digest names."""
-    registryclient.run("cosign", "sign", "--yes", "--key", _key(), *ALONE, reference)
+    registryclient.run("cosign", "sign", "--yes", "--key", read_key(), *ALONE, reference)
 
 
 def attest(reference: str, kind: str, predicate: Path) -> None:
     """Attach a signed in-toto statement about what a digest names; `kind` is PROVENANCE or SBOM."""
     options = ["--type", kind, "--predicate", str(predicate)]
-    registryclient.run("cosign", "attest", "--yes", "--key", _key(), *ALONE, *options, reference)
+    registryclient.run("cosign", "attest", "--yes", "--key", read_key(), *ALONE, *options, reference)
 
 
 def verify(reference: str, public_key: str) -> None:
@@ -61,13 +61,14 @@ def read_statements(reference: str, kind: str, public_key: str) -> list[str]:
 def write_public_key(folder: Path) -> str:
     """Write the key's public half into `folder`, and return the file's path."""
     target = str(folder / "cosign.pub")
-    result = registryclient.run("cosign", "public-key", "--key", _key(), "--outfile", target, check=False)
+    result = registryclient.run("cosign", "public-key", "--key", read_key(), "--outfile", target, check=False)
     if result.returncode:
-        raise DeployError(f"COSIGN_KEY {_key()} can't be used: {_error(result)}")
+        raise DeployError(f"COSIGN_KEY {read_key()} can't be used: {_error(result)}")
     return target
 
 
-def _key() -> str:
+def read_key() -> str:
+    """Read the name of the key that signs."""
     return registryclient.read_setting("COSIGN_KEY", "what signs a release, awskms:///alias/NAME or a file")
 
 

@@ -20,11 +20,7 @@ def package(config: ReleaseConfig) -> None:
     """
     release = state.load()
     image = state.require("push", release.image)
-    address = registryclient.read_repository("CHART_REPOSITORY")
-    if address.rpartition("/")[2] != config.name:
-        raise DeployError(
-            f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{config.name}"
-        )
+    address = read_address(config)
     prepared = chart.prepare(config, release, image, state.FOLDER / "chart")
     archive = chart.package(prepared, state.FOLDER)
     tagged = f"{address}:{release.chart_version}"
@@ -47,6 +43,16 @@ def package(config: ReleaseConfig) -> None:
     say("the chart that was pulled back by its digest is this commit's, byte by byte")
     _sign(reference)
     state.save(replace(release, chart=Chart(config.name, release.chart_version, digest, reference)))
+
+
+def read_address(config: ReleaseConfig) -> str:
+    """Read HOST/REPOSITORY of the chart; fail where helm would push it elsewhere."""
+    address = registryclient.read_repository("CHART_REPOSITORY")
+    if address.rpartition("/")[2] != config.name:
+        raise DeployError(
+            f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{config.name}"
+        )
+    return address
 
 
 def pull(reference: str, folder: Path) -> Path:

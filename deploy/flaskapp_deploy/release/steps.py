@@ -6,7 +6,20 @@ from collections.abc import Callable
 from functools import partial
 
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.release import build, check, package, push, record, release, scan, verify, version
+from flaskapp_deploy.release import (
+    build,
+    check,
+    cosign,
+    package,
+    push,
+    record,
+    registryclient,
+    release,
+    scan,
+    state,
+    verify,
+    version,
+)
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say
 
@@ -42,12 +55,23 @@ def run(config: ReleaseConfig, to_push: bool = True) -> None:
     cluster = Cluster(None, "", config.namespace)
     first, *others = steps(config, cluster, to_push)
     _run(first)  # until then release.json is of the release before
+    if to_push:
+        _run(("preflight", partial(preflight, config, cluster)))
     try:
         for step in others:
             _run(step)
     finally:
         if to_push:
             _run(("record", partial(record.record, config, cluster)))
+
+
+def preflight(config: ReleaseConfig, cluster: Cluster) -> None:
+    """Fail now where a step would fail in minutes: settings, the login to the registry, rights in the cluster."""
+    addresses = [registryclient.read_repository("IMAGE_REPOSITORY"), package.read_address(config)]
+    cosign.read_key()
+    for address in addresses:
+        registryclient.find_digest(f"{address}:{state.load().version}")
+    release.preflight(cluster)
 
 
 def _run(step: Step) -> None:

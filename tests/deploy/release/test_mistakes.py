@@ -140,6 +140,21 @@ def test_no_cluster(run: Run, checkout: Path, ecr: Registry) -> None:
     assert "outcome" not in read(checkout)
 
 
+def test_what_takes_seconds_is_looked_at_before_the_checks(run: Run, ecr: Registry, tmp_path: Path) -> None:
+    wrong = [
+        ({"REGISTRY": ""}, "REGISTRY is not set"),
+        ({"CHART_REPOSITORY": "charts/shop"}, "end it in /flaskapp"),
+        ({"COSIGN_KEY": ""}, "COSIGN_KEY is not set"),
+        ({"IMAGE_REPOSITORY": "shop"}, "create it first"),
+        ({"DOCKER_CONFIG": str(tmp_path)}, "log in"),
+        ({}, "cluster can't be reached"),
+    ]
+    for variables, message in wrong:
+        result = run("release-all", **variables)
+        refused(result, "step preflight failed", message)
+        assert "step check begins" not in result.stderr
+
+
 def test_record_without_a_release_tells_nothing(run: Run) -> None:
     result = run("record")
     assert result.returncode == 0

@@ -33,6 +33,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return [(name, partial(step, name)) for name, _ in order(config, cluster, to_push)]
 
     monkeypatch.setattr(steps, "steps", fakes)
+    monkeypatch.setattr(steps, "preflight", lambda *_: step("preflight"))
     monkeypatch.setattr(record, "record", lambda *_: step("record"))
     handler = signal.getsignal(signal.SIGTERM)
     yield names
@@ -41,7 +42,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_their_order(ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     steps.run(CONFIG)
-    before = ["version", "check", "build", "scan"]
+    before = ["version", "preflight", "check", "build", "scan"]
     assert ran == [*before, "push", "scan --pushed", "package", "verify", "release", "record"]
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.endswith(" begins")] == [f"step {name} begins" for name in ran]
