@@ -67,21 +67,21 @@ def run(config: ReleaseConfig, instance: str) -> None:
         raise DeployError("there are uncommitted changes, and the pipeline releases commits: commit them first")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs, too
     output = ROOT / "build/pipeline"
-    with cloud(config, instance) as made, tempfile.TemporaryDirectory(prefix="flaskapp-pipeline-") as folder:
+    with make_cloud(config, instance) as cloud, tempfile.TemporaryDirectory(prefix="flaskapp-pipeline-") as folder:
         source = Path(folder) / "source"
         git(ROOT, "clone", "--quiet", str(ROOT), str(source))
-        if not build(made, source, output):
+        if not build(cloud, source, output):
             raise DeployError(f"the build did not succeed; its log is {output}/build.log")
     shell.say(f"release.json, SBOMs, scan report and rendered manifests are in {output}")
 
 
-def build(made: Cloud, source: Path, output: Path, variables: Mapping[str, str] | None = None) -> bool:
+def build(cloud: Cloud, source: Path, output: Path, variables: Mapping[str, str] | None = None) -> bool:
     """Run the buildspec of a checkout; return whether it succeeded."""
-    return Build("buildspec.yml", source, output, {**made.variables, **(variables or {})}, made.secrets).run()
+    return Build("buildspec.yml", source, output, {**cloud.variables, **(variables or {})}, cloud.secrets).run()
 
 
 @contextmanager
-def cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
+def make_cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
     """Make cluster, namespace, role, registry and repositories; the registry ends with the block, the cluster stays."""
     cluster = lifecycle.up(instance)
     if shutil.which("apt-get"):  # runs what was built for the nodes' architecture
@@ -99,41 +99,41 @@ def cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
     ):
         served.create(config.name)
         served.create(f"charts/{config.name}", movable=())
-        for one in cluster.nodes:  # as EKS's nodes may pull from ECR
+        for name in cluster.nodes:  # as EKS's nodes may pull from ECR
             login = f"AWS:{served.token()}"
-            node.trust_registry(cluster, one, served.address, served.home / "pki/registry.crt", login)
-        home = Path(folder)
+            node.trust_registry(cluster, name, served.address, served.home / "pki/registry.crt", login)
+        home, signing = Path(folder), signing_key(cluster.state / "signing")
         (home / "docker").mkdir(mode=0o700)
-        answers = {
-            "identity": f"arn:aws:sts::{ACCOUNT}:assumed-role/{config.name}-release/rehearsal",
-            "token": served.token(),
-            "kubeconfig": str(releaser),
-        }
-        install_aws(home / "bin", answers)
+        identity = f"arn:aws:sts::{ACCOUNT}:assumed-role/{config.name}-release/rehearsal"
+        install_aws(home / "bin", identity=identity, token=served.token(), kubeconfig=str(releaser))
         # CodeBuild's image has one.
         (home / "bin/kubectl").symlink_to(programs.binaries("kubernetes") / "kubectl")
         ledger, token = _ledger(config, admin, instance)
-        signing = signing_key(cluster.state / "signing")
-        # As infra/codebuild.yaml; and where this machine's own settings are not to be touched.
-        variables = {
-            "AWS_REGION": REGION,
-            "REGISTRY": served.address,
-            "IMAGE_REPOSITORY": config.name,
-            "CHART_REPOSITORY": f"charts/{config.name}",
-            "CLUSTER_NAME": "local",
+        variables = _variables(config, served, home) | {
             "COSIGN_KEY": str(signing / "cosign.key"),
             "LEDGER_URL": ledger,
-            "DOCKER_CONFIG": str(home / "docker"),
-            "KUBECONFIG": str(home / "kubeconfig"),
-            "SSL_CERT_FILE": str(served.certificates),
-            "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         }
         # On AWS the key is in KMS, and has no password.
         secrets = {"LEDGER_TOKEN": token, "COSIGN_PASSWORD": (signing / "password").read_text()}
         yield Cloud(config, served, releaser, variables, secrets)
 
 
-def install_aws(folder: Path, answers: Mapping[str, str]) -> None:
+def _variables(config: ReleaseConfig, served: Registry, home: Path) -> dict[str, str]:
+    """What infra/codebuild.yaml gives a build, and files of its own in place of this machine's."""
+    return {
+        "AWS_REGION": REGION,
+        "REGISTRY": served.address,
+        "IMAGE_REPOSITORY": config.name,
+        "CHART_REPOSITORY": f"charts/{config.name}",
+        "CLUSTER_NAME": "local",
+        "DOCKER_CONFIG": str(home / "docker"),
+        "KUBECONFIG": str(home / "kubeconfig"),
+        "SSL_CERT_FILE": str(served.certificates),
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+    }
+
+
+def install_aws(folder: Path, **answers: str) -> None:
     """Write `aws` into a folder, with these answers: `identity`, `token` and `kubeconfig`, a file."""
     script = AWS.format(**{name: shlex.quote(answer) for name, answer in answers.items()})
     shell.write_atomic(folder / "aws", script, 0o700)

@@ -263,8 +263,8 @@ def test_a_build_has_a_limit(tmp_path: Path) -> None:
 
 def test_aws_answers_what_the_buildspec_asks_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text("clusters: []\n")
-    answers = {"identity": "arn:x", "token": "t0ken", "kubeconfig": str(tmp_path / "kubeconfig")}
-    rehearse.install_aws(tmp_path / "bin", answers)
+    kubeconfig = str(tmp_path / "kubeconfig")
+    rehearse.install_aws(tmp_path / "bin", identity="arn:x", token="t0ken", kubeconfig=kubeconfig)
     good = [
         "aws sts get-caller-identity --query Arn --output text",
         "aws ecr get-login-password --region eu-central-1 | wc -c",

@@ -138,7 +138,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, ledger: Ledger) -> Iterator[
         .replace('"environments', f'"{ROOT}/environments')
     )
     os.environ |= {"LEDGER_URL": ledger.url, "LEDGER_TOKEN": ledger.token}
-    with rehearse.cloud(config.load(file), INSTANCE) as made:
+    with rehearse.make_cloud(config.load(file), INSTANCE) as made:
         yield made
     if not os.environ.get("KEEP"):
         lifecycle.down(INSTANCE)
