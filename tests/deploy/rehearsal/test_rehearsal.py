@@ -18,7 +18,7 @@ import requests
 
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.rehearsal import rehearse
+from flaskapp_deploy.rehearsal import codebuild, rehearse
 from flaskapp_deploy.rehearsal.rehearse import Cloud
 from flaskapp_deploy.release import config, release
 from flaskapp_deploy.resources import ROOT
@@ -74,10 +74,20 @@ class Repository:
 
     def build(self, **variables: str) -> Build:
         """Build in a fresh clone, as CodeBuild does."""
+        source, output = self.clone()
+        return Build(rehearse.build(self.cloud, source, output, variables), output)
+
+    def build_pull_request(self) -> Build:
+        """Build as the other project does, which knows no registry and has no secret."""
+        source, output = self.clone()
+        return Build(codebuild.Build("buildspec-pr.yml", source, output, {}, {}).run(), output)
+
+    def clone(self) -> tuple[Path, Path]:
+        """A checkout, and a folder for what a build leaves."""
         self.builds += 1
         source, output = self.path.with_name(f"source-{self.builds}"), self.path.with_name(f"output-{self.builds}")
         subprocess.run(["git", "clone", "--quiet", str(self.path), str(source)], check=True)
-        return Build(rehearse.build(self.cloud, source, output, variables), output)
+        return source, output
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +226,16 @@ def test_what_could_not_be_reported_is_kept_and_reported_next_time(
 def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
     with pytest.raises(DeployError, match=r"no right to release into the namespace 'not-there': is it there"):
         release.preflight(Cluster(cloud.kubeconfig, "", "not-there"))
+
+
+def test_a_pull_request_is_built_and_scanned_and_nothing_is_pushed(repository: Repository) -> None:
+    build = repository.build_pull_request()
+    assert build.succeeded, build.log[-3000:]
+    assert build.result["not_executed"] == []
+    assert build.pushed == 0
+    assert [line for line in build.log.splitlines() if line.startswith("step ") and line.endswith(" begins")] == [
+        f"step {name} begins" for name in ("version", "check", "build", "scan")
+    ]
 
 
 def test_a_failing_check_publishes_nothing(repository: Repository, cluster: Cluster, ledger: Ledger) -> None:
