@@ -16,7 +16,7 @@ from flaskapp_deploy import __version__, shell
 
 if TYPE_CHECKING:
     from flaskapp_deploy.kubernetes import Cluster
-    from flaskapp_deploy.release.config import Release
+    from flaskapp_deploy.release.config import ReleaseConfig
 
 context_option = click.option(
     "--context", envvar="KUBE_CONTEXT", default="", help="Use this cluster of your kubeconfig."
@@ -193,21 +193,24 @@ def bases() -> None:
 # --- from a commit to a release ------------------------------------------------------------------------------------
 
 
+@cli.command("release-all")
+@click.option("--no-push", is_flag=True, help="Stop before the push, and ask no registry: a pull request's build.")
+def release_all(no_push: bool) -> None:
+    """Run all steps, from `version` to `release`, and `record` whatever came of it."""
+    from flaskapp_deploy.release import config, steps
+
+    steps.run(config.load(), to_push=not no_push)
+
+
 @cli.command()
 def version() -> None:
     """Print the commit's version and begin release.json; without a release.toml, the command's own version."""
     if not Path("release.toml").exists():
         click.echo(f"flaskapp-deploy {__version__}")
         return
-    from flaskapp_deploy.release import config, state, version
-    from flaskapp_deploy.resources import ROOT
+    from flaskapp_deploy.release import config, version
 
-    release = config.load()
-    commit = version.of(ROOT, release.chart)
-    state.start(**commit)
-    shell.say(
-        f"{release.name} {commit['version']} ({commit['tag'] or 'no release tag'}), chart {commit['chart_version']}"
-    )
+    version.begin(config.load())
 
 
 @cli.command()
@@ -224,7 +227,7 @@ def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
     from flaskapp_deploy.release import build, config
 
-    build.build(config.load(), f"localhost/{config.load().name}" if no_registry else "")
+    build.build(config.load(), to_push=not no_registry)
 
 
 @cli.command()
@@ -293,14 +296,14 @@ def exports() -> None:
     print("\n".join(state.exports()))
 
 
-def _cluster(release: Release) -> Cluster:
+def _cluster(release: ReleaseConfig) -> Cluster:
     """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
     from flaskapp_deploy.kubernetes import Cluster
 
     return Cluster(None, "", release.namespace)
 
 
-def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> Release:
+def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> ReleaseConfig:
     from flaskapp_deploy.release import config
 
     release = config.load()

@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say, seconds
 from flaskapp_deploy.up import doctor
 from flaskapp_deploy.up import target as targets
@@ -26,7 +26,7 @@ ADMIN_SECRET = "flaskapp-admin"  # noqa: S105 - a name
 DEPLOYMENT = {"service": "shop", "environment": "staging", "version": "1.0.0", "status": "succeeded"}
 
 
-def up(release: Release, target: Target, wsgi: str = "", port: int | None = None) -> None:
+def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None = None) -> None:
     """Install or upgrade the release on the target, send a first request, and print what to try. Safe to repeat."""
     started = time.monotonic()
     say(f"target: {target.description}")
@@ -61,7 +61,7 @@ def ensure_namespace(cluster: Cluster) -> None:
     cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
-def claim_name(cluster: Cluster, release: Release) -> None:
+def claim_name(cluster: Cluster, release: ReleaseConfig) -> None:
     """Record which directory the release is built from, in a ConfigMap.
 
     Raises:
@@ -85,7 +85,7 @@ def claim_name(cluster: Cluster, release: Release) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
-def begin_anew(cluster: Cluster, release: Release) -> None:
+def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
     """Clear earlier failures: unchanged objects keep theirs, and helm takes it for this release's.
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
@@ -115,7 +115,7 @@ def ensure_admin_token(cluster: Cluster) -> str:
     return token
 
 
-def install(cluster: Cluster, release: Release, reference: str, settings: Sequence[str] = ()) -> None:
+def install(cluster: Cluster, release: ReleaseConfig, reference: str, settings: Sequence[str] = ()) -> None:
     """Run `helm upgrade --install` and wait; a failure is explained by the doctor."""
     repository, _, tag = reference.rpartition(":")
     values = [part for file in release.values for part in ("--values", str(file))]
@@ -141,7 +141,7 @@ def causes(cluster: Cluster, release: str) -> list[str]:
         return []
 
 
-def service_of(cluster: Cluster, release: Release) -> str:
+def service_of(cluster: Cluster, release: ReleaseConfig) -> str:
     """Return the name of the application's Service."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
     result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")

@@ -17,7 +17,7 @@ from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError
 
 KIND_CLUSTER = "flaskapp"
@@ -34,13 +34,13 @@ class Target(Protocol):
     def up(self) -> None:
         """Make it ready, where it is not somebody's own."""
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Build the image and bring it to the nodes; return its reference."""
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:
         """Return a URL on this machine that leads to the Service, or an empty one where none stays open."""
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         """Remove what `make up` made; return a line that says so."""
 
 
@@ -68,7 +68,7 @@ class Local:
         """Start the cluster, or repair it."""
         self.kubeconfig = lifecycle.up(self.instance).kubeconfig
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Build the image and import it into every node."""
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         archives = {built.reference: built.archive}
@@ -85,7 +85,7 @@ class Local:
         """Forward a port of this machine to the Service, for as long as the cluster runs."""
         return lifecycle.forward(self.instance, namespace, service, port)
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         """Delete the cluster with its data."""
         if lifecycle.down(self.instance):
             return f"the local cluster {self.instance!r} is deleted, with its data"
@@ -104,7 +104,7 @@ class Context:
         """Check that the API server answers."""
         self._cluster("default").kubectl("version")
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Return IMAGE; for a kind cluster without it, build the image and load it."""
         if reference := os.environ.get("IMAGE"):
             return reference
@@ -119,7 +119,7 @@ class Context:
         """Return nothing: `kubectl port-forward` lasts as long as its command."""
         return ""
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         """Uninstall the release; the namespace and its data stay."""
         cluster = self._cluster(release.namespace)
         cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
@@ -147,7 +147,7 @@ class Kind(Context):
             shell.say("creating a kind cluster (about a minute)")
             _run([kind, "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
         """Delete the kind cluster with its data."""
         _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
         return "the kind cluster is deleted, with its data"
@@ -179,7 +179,7 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
+def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--build-arg=NAME={release.name}"]
     command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
     with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
