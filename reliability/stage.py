@@ -22,7 +22,7 @@ import yaml
 from flaskapp_deploy import programs
 from flaskapp_deploy.cluster import controlplane, lifecycle, network
 from flaskapp_deploy.cluster import node as nodes
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
@@ -74,7 +74,7 @@ def until(condition: Callable[[], object], seconds: float, what: str, every: flo
 class Stage:
     """One release in one namespace, used by one scenario after another."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: LocalCluster) -> None:
         self.instance = instance
         self.admin = Cluster(instance.kubeconfig, "", NAMESPACE)
         self.system = Cluster(instance.kubeconfig, "", "kube-system")
@@ -115,7 +115,7 @@ class Stage:
     def _give_nodes_the_cores(self) -> None:
         """Let the pods go before whatever else runs here: a node has its cores for itself."""
         for node in self.instance.nodes:
-            group = self.instance.cgroup(node)
+            group = self.instance.namespace(node)
             for file, value in ((f"cpu/{group}/cpu.shares", "16384"), (f"{group}/cpu.weight", "5000")):
                 path = Path("/sys/fs/cgroup") / file
                 if path.exists():

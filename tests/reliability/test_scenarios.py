@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.shell import DeployError
 from reliability import mutations, scenarios
 from reliability.outcome import Outcome, table, write
@@ -25,7 +25,7 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def stage(kubernetes: Instance) -> Stage:
+def stage(kubernetes: LocalCluster) -> Stage:
     made = Stage(kubernetes)
     made.make()
     return made
