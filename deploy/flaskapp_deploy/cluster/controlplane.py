@@ -40,7 +40,6 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
     _start(
         cluster,
         "etcd",
-        "etcd",
         f"--data-dir={cluster.state}/etcd",
         "--listen-client-urls=http://127.0.0.1:2379",  # only this namespace's loopback
         "--advertise-client-urls=http://127.0.0.1:2379",
@@ -48,8 +47,7 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
     )
     _start(
         cluster,
-        "kube-apiserver",
-        str(binaries / "kube-apiserver"),
+        binaries / "kube-apiserver",
         "--etcd-servers=http://127.0.0.1:2379",
         f"--bind-address={cluster.control_address}",
         f"--advertise-address={cluster.control_address}",
@@ -88,14 +86,13 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
     )
     _start(
         cluster,
-        "kube-controller-manager",
-        str(binaries / "kube-controller-manager"),
+        binaries / "kube-controller-manager",
         *_identity(manager),
         "--use-service-account-credentials=true",
         f"--service-account-private-key-file={private}",
         f"--root-ca-file={issuer.certificate_path}",
     )
-    _start(cluster, "kube-scheduler", str(binaries / "kube-scheduler"), *_identity(scheduler))
+    _start(cluster, binaries / "kube-scheduler", *_identity(scheduler))
 
 
 def stop(cluster: LocalCluster) -> None:
@@ -114,6 +111,6 @@ def _identity(config: Path) -> list[str]:
     ]
 
 
-def _start(cluster: LocalCluster, name: str, *command: str) -> None:
-    inside = ["nsenter", f"--net=/run/netns/{cluster.namespace('control')}"]
-    cluster.process(name).ensure([*inside, *command], cluster.logs / f"{name}.log")
+def _start(cluster: LocalCluster, program: str | Path, *options: str) -> None:
+    name, inside = Path(program).name, ["nsenter", f"--net=/run/netns/{cluster.namespace('control')}"]
+    cluster.process(name).ensure([*inside, str(program), *options], cluster.logs / f"{name}.log")

@@ -29,11 +29,7 @@ def _exclusive(name: str) -> Iterator[None]:
 
 
 def existing(name: str) -> LocalCluster:
-    """Return the cluster of that name.
-
-    Raises:
-        DeployError: there is none; with the names that there are.
-    """
+    """Return the cluster of that name; where there is none, the error has the names of the others."""
     if cluster := localcluster.load(name):
         return cluster
     others = ", ".join(localcluster.names()) or "none"

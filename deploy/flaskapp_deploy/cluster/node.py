@@ -125,6 +125,7 @@ def _write_configuration(cluster: LocalCluster, node: str) -> None:
     address = cluster.node_address(node)
     controlplane.kubeconfig(cluster, home / "kubelet.conf", f"system:node:{node}", "system:nodes")
     certificate, key = authority.issue(f"{node}-serving", f"system:node:{node}", ["system:nodes"], [address, node])
+    proxy = controlplane.kubeconfig(cluster, cluster.state / "pki/kube-proxy.conf", "system:kube-proxy")
     values = {
         "address": address,
         "authority": authority.certificate_path,
@@ -137,9 +138,7 @@ def _write_configuration(cluster: LocalCluster, node: str) -> None:
         "node_pods": cluster.node_pods(node),
         "pause_image": PAUSE_IMAGE,
         "pods": cluster.pods,
-        "proxy_kubeconfig": controlplane.kubeconfig(
-            cluster, cluster.state / "pki/kube-proxy.conf", "system:kube-proxy"
-        ),
+        "proxy_kubeconfig": proxy,
         "run": run,
     }
     for template in TEMPLATES.rglob("*.*"):

@@ -41,15 +41,15 @@ def apply(cluster: LocalCluster, references: dict[str, Path]) -> None:
     files = [Path(__file__).with_name(f"{name}.yaml") for name in MANIFESTS]
     manifests = "\n---\n".join(string.Template(file.read_text()).substitute(names) for file in files)
     # A first request may meet an API server that has just begun to serve.
-    for attempt in range(5):
+    for _ in range(5):
         result = cluster.admin().kubectl(
             "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests, check=False
         )
         if result.returncode == 0:
             break
-        if attempt == 4:
-            raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
         time.sleep(1)
+    else:
+        raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
     for name, namespace in DEPLOYMENTS.items():
         limit = f"--timeout={seconds(120):.0f}s"
         result = cluster.admin(namespace).kubectl("rollout", "status", f"deployment/{name}", limit, check=False)
