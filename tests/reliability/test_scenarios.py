@@ -4,6 +4,7 @@ Tables and plots are left in build/release.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from flaskapp_deploy.shell import DeployError
 from reliability import mutations, scenario, scenarios
 from reliability.environment import Environment
 from reliability.outcome import Outcome, table, write
-from reliability.release import BUILD
+from reliability.release import BUILD, ROOT
 from reliability.scenario import Scenario
 
 LONG = bool(os.environ.get("LONG"))
@@ -24,6 +25,13 @@ RUNS = [
     for number, label in enumerate(one.labels(LONG), 1)
     if LONG or one.short
 ]
+
+
+def test_every_scenario_has_a_result_in_the_document() -> None:
+    rows = re.findall(
+        r"^\| ([a-z0-9-]+)(?: \d)? \| .* green \|$", (ROOT / "docs/reliability.md").read_text(), re.MULTILINE
+    )
+    assert set(rows) == set(scenarios.ALL)
 
 
 @pytest.fixture(scope="module")
