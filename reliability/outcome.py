@@ -147,10 +147,11 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
     """Return latency over time as SVG: time across, milliseconds up (logarithmic), failures in red."""
     began, ended = answers[0].at, max(answer.end for answer in answers)
     across = (WIDTH - LEFT - 10) / max(ended - began, 1)
-    decades = [0.001, 0.01, 0.1, 1, 10]
 
     def y(seconds: float) -> float:
-        return round(20 + (HEIGHT - 40) * (1 - _position(seconds, decades)), 1)
+        """Return the height of a latency, from 1 ms at the bottom to 10 s at the top."""
+        position = (log10(max(seconds, 0.001)) + 3) / 4
+        return round(20 + (HEIGHT - 40) * (1 - min(position, 1)), 1)
 
     style = "text{font:11px sans-serif;fill:#555}line{stroke:#ccc}.mark{stroke:#777;stroke-dasharray:3}"
     style += "path{fill:none;stroke-linecap:round;stroke-width:4}.ok{stroke:#2a6fb0;stroke-width:2.6;stroke-opacity:.5}"
@@ -160,7 +161,7 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
         f"<title>{title}</title><style>{style}</style>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/><text x="{LEFT}" y="13">{title}</text>',
     ]
-    for seconds in decades:
+    for seconds in (0.001, 0.01, 0.1, 1, 10):
         label = f"{seconds * 1e3:g} ms" if seconds < 1 else f"{seconds:g} s"
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(seconds)}" y2="{y(seconds)}"/>')
         parts.append(f'<text x="2" y="{y(seconds) + 4}">{label}</text>')
@@ -176,9 +177,3 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 4}">0 s</text>')
     parts.append(f'<text x="{WIDTH - 50}" y="{HEIGHT - 4}">{ended - began:.0f} s</text></svg>\n')
     return "\n".join(parts)
-
-
-def _position(seconds: float, decades: Sequence[float]) -> float:
-    """Return where on the axis it is, from 0 to 1."""
-    low, high = log10(decades[0]), log10(decades[-1])
-    return min(max((log10(max(seconds, 1e-9)) - low) / (high - low), 0), 1)

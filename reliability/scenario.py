@@ -13,7 +13,7 @@ from reliability.load import Load
 from reliability.outcome import Bound, Outcome, plot
 from reliability.release import BUILD, answers, until
 
-Step = Callable[[Environment], None]
+Step = Callable[[Environment], object]
 
 
 @dataclass(frozen=True)

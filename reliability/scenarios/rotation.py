@@ -13,6 +13,7 @@ from reliability.release import DATABASE, DATABASE_POD, RELEASE, until
 WORKS, REFUSED = 180, 300  # seconds after the change, by which the new password works and the old one is refused
 OVERLAP = "postgresql.auth.overlapSeconds=10"  # less than a kubelet takes to bring a changed Secret
 ODD = "'\"\\$@%/:# \u00e4\u20ac`!*?&=+~"  # what breaks a shell, a URL, SQL or an encoding
+# As an application that knows nothing of rotation has it: variables, and no command that waits.
 VARIABLES = {"database": {"env": {"files": False}}, "migrations": {"waitCommand": []}}
 Login = tuple[str, str]
 
@@ -88,11 +89,6 @@ def password_by_secret(env: Environment) -> None:
         env.check(before == env.uids(), "pods were rolled")
 
 
-def shorten_overlap(env: Environment) -> None:
-    """The release with a short overlap of the two logins."""
-    env.upgrade("--set", OVERLAP)
-
-
 def password_quickly(env: Environment) -> None:
     """An upgrade with another password, and an overlap shorter than what a kubelet takes."""
     old = current_login(env)
@@ -113,11 +109,6 @@ def password_by_helm(env: Environment) -> None:
         env.check(new[1] == password, "the Secret has another password than the values")
         measure(env, old, new)
         printed.append(env.releaser.helm("history", RELEASE).stdout)
-
-
-def use_variables(env: Environment) -> None:
-    """The release as of an application that knows nothing of rotation: variables, and no command that waits."""
-    env.upgrade(values=VARIABLES)
 
 
 def password_by_rollout(env: Environment) -> None:
