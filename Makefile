@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down shell run test test-fast lint bench pipeline manifests screenshots
+.PHONY: help up down shell run test test-fast lint scenarios bench pipeline manifests screenshots
 
 export PYTHONPATH := src:deploy:.
 python = $(shell deploy/venv.sh)/bin/python
@@ -35,6 +35,9 @@ test-fast: ## Run lint, service and chart tests
 
 lint: ## Check style and types
 	@$(python) -m tests lint
+
+scenarios: ## Change and hurt a release under load; ARGS="drain node-killed", ARGS=--list (docs/reliability.md)
+	@$(python) -m reliability $(ARGS)
 
 bench: ## Measure, and print one table (docs/benchmarks.md); PART="render image", or SUITE=service for more of one
 	@$(python) -m benchmarks $(or $(SUITE),figures) $(if $(PART),-- $(PART))

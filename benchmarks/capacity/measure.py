@@ -16,7 +16,7 @@ import yaml
 from benchmarks.capacity import room
 from benchmarks.service.setup import get
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace, fetch
@@ -86,7 +86,7 @@ def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
     return document
 
 
-def install(instance: Instance) -> tuple[Cluster, str]:
+def install(instance: LocalCluster) -> tuple[Cluster, str]:
     """Install the release in a namespace whose quota is what one node has free; return its cluster and its URL."""
     ledger = image.build_image(room.ROOT, name="flaskapp")
     archives = {ledger.reference: ledger.archive}

@@ -346,13 +346,13 @@ def cluster_down(name: str) -> None:
 @cluster_option
 def cluster_status(name: str) -> None:
     """Show what runs; exit code 1 when something doesn't."""
-    from flaskapp_deploy.cluster import controlplane, lifecycle
+    from flaskapp_deploy.cluster import lifecycle
 
     made = lifecycle.existing(name)
     states = lifecycle.status(made)
     for part, state in states.items():
         click.echo(f"{part:24} {state}")
-    click.echo(f"{'server':24} {controlplane.server(made)}\n{'kubeconfig':24} {made.kubeconfig}")
+    click.echo(f"{'server':24} {made.server}\n{'kubeconfig':24} {made.kubeconfig}")
     if "stopped" in states.values():
         raise shell.DeployError(f"parts are stopped; repair with `flaskapp-deploy cluster up --name {name}`")
 

@@ -140,27 +140,35 @@ def wait_until(
     condition: Callable[[], bool],
     limit: float,
     what: str,
-    logs: Sequence[Path],
+    logs: Sequence[Path] = (),
     running: Callable[[], bool] | None = None,
-) -> None:
-    """Wait until `condition` holds.
+    every: float = 0.2,
+) -> float:
+    """Wait until `condition` holds; return the seconds that took.
 
     Args:
         limit: Seconds before the wait ends in an error (see `seconds`).
         logs: Where the cause would stand, the likeliest first.
         running: Whether what the wait depends on still runs; the wait ends when it does not.
+        every: Seconds between two looks.
 
     Raises:
         DeployError: what was awaited, and the last lines of the first log that has any.
     """
     allowed = seconds(limit)
-    deadline = time.monotonic() + allowed
+    started = time.monotonic()
     while not condition():
         if running and not running():
             raise DeployError(f"{what} ended while starting{last_lines(logs)}")
-        if time.monotonic() > deadline:
+        if time.monotonic() - started > allowed:
             raise DeployError(f"{what} is not ready after {allowed:.0f} s{last_lines(logs)}")
-        time.sleep(0.2)
+        time.sleep(every)
+    return time.monotonic() - started
+
+
+def tail(text: str, count: int = 8) -> str:
+    """The last lines of what a program printed, for the end of an error message."""
+    return "\n".join(text.strip().splitlines()[-count:])
 
 
 def last_lines(logs: Sequence[Path], count: int = 8) -> str:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from flaskapp_deploy import programs
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 from tests import pages
@@ -59,7 +59,7 @@ def versions(cluster: Cluster) -> dict[str, str]:
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
 
 
-def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
+def test_kubectl_alone(kubernetes: LocalCluster, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
     """What `make manifests` writes, in an empty namespace that enforces `restricted`, without helm."""
     cluster = releaser("kubectl-alone")
     result = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
@@ -96,7 +96,7 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
     assert versions(cluster) == before
 
 
-def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]) -> None:
+def test_the_page_for_kubectl_alone(kubernetes: LocalCluster, images: dict[str, str]) -> None:
     """docs/local.md, as it stands there."""
     version = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())["appVersion"]
     lifecycle.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")

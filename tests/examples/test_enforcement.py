@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from flaskapp_deploy import programs
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
 from tests.kubernetes import ROOT
@@ -35,7 +35,7 @@ EXPECTED = {
 
 
 @contextmanager
-def enforcer(instance: Instance, node: str, log: Path) -> Iterator[None]:
+def enforcer(instance: LocalCluster, node: str, log: Path) -> Iterator[None]:
     """kube-router's firewall in a node's network, and nothing of it afterwards."""
     inside = ["ip", "netns", "exec", instance.namespace(node)]
     program = programs.binaries("enforcer") / "kube-router"
@@ -70,7 +70,7 @@ def pod(cluster: Cluster, name: str, image: str) -> None:
 
 
 def test_what_is_let_through(
-    kubernetes: Instance, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
+    kubernetes: LocalCluster, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
 ) -> None:
     packages.ensure({"ipset": "ipset"})
     home, friends = releaser(HOME), releaser(FRIENDS)
