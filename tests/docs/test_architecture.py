@@ -45,7 +45,7 @@ def test_mistakes_are_seen() -> None:
 
 def test_the_release_has_the_steps_of_the_buildspec() -> None:
     steps = re.findall(r"^ +- deploy/flaskapp-deploy (\w+)$", (ROOT / "buildspec.yml").read_text(), re.MULTILINE)
-    drawn = [step for block in DIAGRAMS for step in re.findall(r"\[\"pipeline (\w+)", block.text)]
+    drawn = [found for block in DIAGRAMS for found in re.findall(r"\[\"pipeline (\w+)", block.text)]
     assert drawn == steps
 
 
