@@ -1,6 +1,6 @@
 """Generate each chart's values.schema.json from its values.yaml: keys, types, defaults, comments as descriptions.
 
-    python charts/schema.py            # writes
+    make generate                      # writes, with the other generated files
     python charts/schema.py --check    # fails when a schema is not what it would write
 
 What a default can't express (limits, choices, which objects are open) is in the chart's schema.yaml, by path. Old names
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             target.write_text(wanted)
     if stale and "--check" in arguments:
-        print(f"not what values.yaml says, run `python charts/schema.py`: {', '.join(stale)}")
+        print(f"not what values.yaml says, run `make generate`: {', '.join(stale)}")
         return 1
     return 0
 

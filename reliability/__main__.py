@@ -1,4 +1,4 @@
-"""`make scenarios ARGS="[SCENARIO…] [--long]"`: change and hurt a release under load, and print what clients saw.
+"""`make reliability PART="[SCENARIO…] [--long]"`: change and hurt a release under load, and print what clients saw.
 
 The cluster is the instance named by INSTANCE (`releases` where none is), made by
 `deploy/flaskapp-deploy cluster up --name releases --nodes 2`. Tables and plots go to build/release. Scenarios that are
@@ -60,7 +60,7 @@ def main(names: tuple[str, ...], listing: bool, long: bool, mutate: bool) -> Non
 def scenario_runs(names: tuple[str, ...], long: bool) -> list[Run]:
     """Return the runs of these scenarios, or of the short or long form."""
     if unknown := [name for name in names if name not in scenarios.ALL]:
-        raise DeployError(f"there is no scenario {unknown[0]!r}; `make scenarios ARGS=--list` prints them all")
+        raise DeployError(f"there is no scenario {unknown[0]!r}; `make reliability PART=--list` prints them all")
     every = scenarios.ALL.values()
     chosen = [scenarios.ALL[name] for name in names] or [one for one in every if long or one.short]
     return [partial(scenario.run, scenario=one, label=label) for one in chosen for label in one.labels(long)]

@@ -1,4 +1,4 @@
-"""A local cluster of two nodes, and helm with no more rights than the Role that infra/ gives a release."""
+"""A local cluster of two nodes, and helm with only the rights of the Role that infra/ has for releases."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 
 @pytest.fixture(scope="session")
 def kubernetes() -> Iterator[LocalCluster]:
-    """Two nodes; removed at the end, or kept for a look with KEEP=1."""
+    """Two nodes, removed at the end, or kept for inspection with KEEP=1."""
     if os.geteuid() != 0:
         pytest.fail("the local cluster needs root")
     made = lifecycle.up(INSTANCE, nodes=2)
@@ -38,7 +38,7 @@ def admin(kubernetes: LocalCluster) -> Callable[[str], Cluster]:
 def releaser(
     kubernetes: LocalCluster, admin: Callable[[str], Cluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Cluster]:
-    """Make a namespace that enforces Pod Security `restricted`, and who may release into it and nothing else."""
+    """Create a namespace that enforces Pod Security `restricted`, and a user who can only release into it."""
     path = tmp_path_factory.mktemp("kubeconfig") / "releaser"
     controlplane.kubeconfig(kubernetes, path, "releaser", "flaskapp:release")
 
@@ -53,7 +53,7 @@ def releaser(
 
 @pytest.fixture(scope="session")
 def images(kubernetes: LocalCluster) -> dict[str, str]:
-    """References of the images on the nodes: the ledger's, and the example's that isn't ours."""
+    """References of the images on the nodes: the ledger's and an example's."""
     ledger = image.build_image(ROOT, name="flaskapp")
     hello = image.build_image(ROOT / "examples/hello", name="hello")
     archives = {built.reference: built.archive for built in (ledger, hello)}

@@ -1,4 +1,4 @@
-"""The commands of a page in docs/, so that a test can run them as they stand there."""
+"""The commands of a page in docs/, which tests run unchanged."""
 
 import re
 import subprocess

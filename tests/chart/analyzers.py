@@ -23,7 +23,7 @@ def kube_score(text: str) -> list[Finding]:
     for item in json.loads(result.stdout):
         name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
         for check in item["checks"] or []:
-            # 10 is all well; 7 is nearly.
+            # The best grade is 10.
             if not check["skipped"] and check["grade"] < 10:
                 comments = check["comments"] or [{"path": "", "summary": ""}]
                 findings += [(check["check"]["id"], name, one["summary"]) for one in comments]

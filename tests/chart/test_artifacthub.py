@@ -1,4 +1,4 @@
-"""What Artifact Hub shows of a chart is what the chart is."""
+"""The annotations for Artifact Hub agree with the chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPOSITORY = "https://github.com/example/flaskapp"
 
 
 def annotations_of(chart: str) -> dict[str, Any]:
-    """Annotations by name without the prefix; the ones that hold YAML as what they hold."""
+    """Return annotations by name without the prefix; those that hold YAML are parsed."""
     annotations = values_of(CHARTS / chart / "Chart.yaml")["annotations"]
     assert all(name.startswith("artifacthub.io/") and isinstance(text, str) for name, text in annotations.items())
     plain = {name.removeprefix("artifacthub.io/"): text for name, text in annotations.items()}

@@ -1,4 +1,4 @@
-"""The charts as a whole: lint, schemas of Kubernetes, environments, sameness, drift, size."""
+"""The charts as a whole: lint, Kubernetes' schemas, environments, reproducible renders, generated files, size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def output(result: subprocess.CompletedProcess[str]) -> str:
     "values", sorted((Path(__file__).parent / "released").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_the_values_of_an_earlier_chart_are_enough(values: Path, tmp_path: Path) -> None:
-    """`helm upgrade --reuse-values` puts the values of the chart before in place of these; released/ has each."""
+    """`helm upgrade --reuse-values` uses the earlier chart's values, which released/ has, instead of the new ones."""
     chart = shutil.copytree(CHARTS / "flaskapp", tmp_path / "flaskapp")
     shutil.copy(values, chart / "values.yaml")
 
@@ -175,7 +175,7 @@ def test_nothing_is_rendered_where_a_password_could_not_stay() -> None:
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environment_holds_only_differences(path: Path) -> None:
-    """No key that says what the chart's values say already, and no secret."""
+    """An environment repeats no default, and holds no secret."""
 
     def same(layer: dict[str, Any], base: dict[str, Any], at: str = "") -> list[str]:
         repeated = []
@@ -244,7 +244,7 @@ def test_readmes_say_what_the_values_say(tmp_path: Path) -> None:
     assert result.returncode == 0, output(result)
     for chart in ("flaskapp", "postgresql"):
         assert (copy / chart / "README.md").read_text() == (CHARTS / chart / "README.md").read_text(), (
-            "run `helm-docs --chart-search-root charts --sort-values-order file`"
+            "run `make generate`"
         )
 
 
@@ -258,7 +258,7 @@ def test_files_stay_small(tmp_path: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """The charts in a repository of their own whose `main` is published, to change as one likes."""
+    """A git repository with the charts, whose `main` is published; tests may change it."""
     origin, work = tmp_path / "origin", tmp_path / "work"
     origin.mkdir()
     shutil.copytree(CHARTS, origin / "charts", ignore=shutil.ignore_patterns("*.tgz"))

@@ -1,4 +1,4 @@
-"""Who may speak to whom by the rendered NetworkPolicies, as np-guard's analyzer reads them: nothing but this list.
+"""Which connections the rendered NetworkPolicies allow, by np-guard's analyzer: this list and no others.
 
 tests/examples/test_enforcement.py shows them enforced.
 """
@@ -16,7 +16,7 @@ import yaml
 from flaskapp_deploy import programs
 from tests.chart.render import WITHOUT_CLUSTER, merged, render
 
-# Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
+# Outside of the release: the cluster's DNS, a pod in another namespace, and one in the same.
 OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbor": {}}
 SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
 BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
@@ -52,7 +52,7 @@ TO_S3 = [
         "database TCP 5432",
         "kube-system/coredns TCP 53,443,UDP 53",
         "169.254.20.10 TCP 53,443,UDP 53",
-        # S3's addresses change, so these pods may ask anyone for TLS.
+        # S3's addresses change, so these pods may connect to any address on the TLS port.
         "0.0.0.0-169.254.20.9 TCP 443",
         "169.254.20.11-255.255.255.255 TCP 443",
         "elsewhere/other TCP 443",
@@ -109,7 +109,7 @@ def short(end: str) -> str:
 
 
 def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
-    """What the pods of the release may speak to and hear from."""
+    """Return the connections that the release's pods may open and accept."""
     for item in objects:
         item["metadata"]["namespace"] = "shop"
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))

@@ -1,4 +1,4 @@
-"""Helm 3 reads the charts as Helm 4 does."""
+"""Helm 3 renders the charts as Helm 4 does."""
 
 import subprocess
 

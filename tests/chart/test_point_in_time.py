@@ -1,4 +1,4 @@
-"""What docs/backup.md says of a point in time, by the schemas of those who do it."""
+"""Point-in-time recovery in docs/backup.md, by the schemas of CloudNativePG and of RDS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_cloudnativepg() -> None:
 
 
 def test_the_cluster_is_the_one_of_the_environment() -> None:
-    """Without its backup it is the one of docs/postgresql.md."""
+    """Without its backup it is the cluster of docs/postgresql.md."""
     other = (ROOT / "docs/postgresql.md").read_text()
     plain = yaml.safe_load(other[other.index("apiVersion: postgresql.cnpg.io") :].partition("```")[0])
     cluster = next(

@@ -37,7 +37,7 @@ def make_pod(folder: Path, tls: str = "", programs: tuple[Path, str] = EMBEDDED,
 
 
 def make_older_data(pod: Pod) -> None:
-    """An older major version has no built-in locale, so its data is made here; start.sh then takes what is there."""
+    """Create the data here if the major version has no built-in locale; start.sh then uses what exists."""
     made = pod.command({}, "initdb", "--pgdata=/var/lib/postgresql/pgdata", "--username=postgres", "--locale=C.UTF-8")
     subprocess.run(made, check=True, capture_output=True, **pod.options())
 
@@ -94,7 +94,7 @@ def test_changed_secret_changes_the_passwords_of_the_running_server(pod: Pod) ->
 
 
 def test_two_logins_overlap(tmp_path: Path) -> None:
-    """A new password comes with the other login; the one before works on for a while, and then no more."""
+    """A new password comes with the other login; the previous one works for a while longer."""
     pod = make_pod(tmp_path, secretKeys={"username": "username"}, overlapSeconds=6)
 
     def works(user: str, password: str) -> bool:
@@ -117,7 +117,7 @@ def test_two_logins_overlap(tmp_path: Path) -> None:
         result = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
         assert result.stdout.strip() == "flaskapp", result.stderr
         assert pod.psql("flaskapp_2", AWKWARD, "CREATE TABLE u (n int)").returncode != 0
-        # Beginning again, as after an interruption, prolongs nothing.
+        # A repeated start, as after an interruption, does not extend that.
         roles.kill()
         roles.wait()
         pod.processes.remove(roles)
@@ -148,7 +148,7 @@ def test_fast_shutdown_with_a_client_connected_and_rows_after_restart(pod: Pod) 
     )  # fmt: skip
     time.sleep(1)
     server = pod.processes[0]
-    # What preStop does, and then kubelet.
+    # First what preStop does, then what the kubelet does.
     server.send_signal(signal.SIGINT)
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0

@@ -1,4 +1,4 @@
-"""Every branch of every template is taken by some test's values.
+"""Every branch of every template is covered by some test's values.
 
 Each branch of a copy of the charts is marked with `fail`, which `helm lint` only logs; the logs of one lint for each
 set of values that the unit suites and the repository use say which branches were taken. `pytest -s` prints the count.
@@ -36,7 +36,7 @@ WITH_CLUSTER = (
 
 
 def mark(folder: Path) -> dict[str, str]:
-    """Put a mark behind each branch's opening; gives what each mark stands for."""
+    """Insert a mark after each branch's start; return each mark's file and branch."""
     marks: dict[str, str] = {}
 
     def marked(match: re.Match[str], path: Path) -> str:
@@ -60,7 +60,7 @@ def set_path(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def cases(chart: str) -> set[tuple[str, str, str]]:
-    """Chart, release and values of each case of a chart's unit suites."""
+    """Return chart, release and values of each case in a chart's unit suites."""
     result = set()
     for path in sorted((CHARTS / chart / "tests").glob("*_test.yaml")):
         suite = yaml.safe_load(path.read_text())
@@ -77,7 +77,7 @@ def cases(chart: str) -> set[tuple[str, str, str]]:
 
 
 def run(folder: Path, *command: str, values: str) -> set[str]:
-    """The marks that helm came by."""
+    """Run helm and return the marks that it reached."""
     result = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
     return set(re.findall(r"BRANCH-\d+\.", result.stdout + result.stderr))
 

@@ -1,12 +1,12 @@
-"""Whether the commands in a text can be typed: each program that is here is asked for its help."""
+"""Check that the commands in a text exist, by the Makefile's words and by each program's own `--help`."""
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import tests.__main__ as suites
 from tests.docs.pages import ROOT
@@ -14,24 +14,34 @@ from tests.docs.pages import ROOT
 MAKEFILE = (ROOT / "Makefile").read_text()
 WORDS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 BENCHMARKS = {path.parent.name for path in ROOT.glob("benchmarks/*/__main__.py")}
-# After the start of a line, a pipe, a semicolon, a bracket or variables that are set for one command.
+OWN = {path.parent.name for top in ("", "src/", "deploy/") for path in ROOT.glob(f"{top}*/__init__.py")}
+# At the start of a line, or after a pipe, a semicolon, a bracket or variables set for one command.
 PROGRAMS = r"make|(?:deploy/)?flaskapp-deploy|python3? -m|helm|kubectl"
 COMMAND = re.compile(rf"(?:^|[|;&({{]|\$\()\s*(?:[A-Z_]+=\S+ )*({PROGRAMS})(?= |$)([^|;&)\n]*)", re.MULTILINE)
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|…")
 
 
 def faults(text: str) -> Iterator[str]:
-    """One line for each thing that a command of the text names and that does not exist."""
+    """Yield a line for each command, option, file or suite in the text that does not exist."""
     for program, rest in COMMAND.findall(text.replace("\\\n", " ")):
-        words = re.sub(r"\s#.*", "", rest).split()
+        line = re.sub(r"\s#.*", "", rest)
+        words = line.split()
         if program == "make":
-            yield from of_make(words)
+            yield from of_make(split(line))
         elif program.endswith("flaskapp-deploy"):
             yield from options("flaskapp_deploy", commands_in(words), words)
         elif program.startswith("python"):
             yield from of_python(words)
         else:
             yield from of_program(program, words)
+
+
+def split(line: str) -> list[str]:
+    """Return the words of a line without quotes, or with them if a command ends within quotes."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()
 
 
 def of_make(words: list[str]) -> Iterator[str]:
@@ -47,8 +57,17 @@ def of_make(words: list[str]) -> Iterator[str]:
             )
         elif not used(name):
             yield f"make … {name}=: nothing reads {name}"
+        elif name == "PART":
+            yield from of_part(targets, words, value.split())
         elif re.match(r"[\w.]+/", value) and (ROOT / value.partition("/")[0]).is_dir() and not (ROOT / value).exists():
             yield f"make … {name}={value}: there is no such file"
+
+
+def of_part(targets: list[str], words: list[str], part: list[str]) -> Iterator[str]:
+    """Check the options in PART of `make bench` and `make reliability`."""
+    suite = next((word.partition("=")[2] for word in words if word.startswith("SUITE=")), "figures")
+    module = "reliability" if "reliability" in targets else f"benchmarks.{suite}"
+    yield from options(module, [], part)
 
 
 @cache
@@ -58,38 +77,21 @@ def used(variable: str) -> bool:
 
 
 def of_python(words: list[str]) -> Iterator[str]:
-    if not words:
-        return
-    module, rest = words[0], words[1:]
-    if module not in ("venv", "pip", "pytest") and importlib.util.find_spec(module) is None:
+    """Refuse this repository's modules: the system's Python has neither them nor what they import."""
+    module = words[0].partition(".")[0] if words else ""
+    if module in OWN | {"pytest"}:
+        yield f"python -m {module}: the system's Python can't; write `make …` or `deploy/flaskapp-deploy …`"
+    elif module and importlib.util.find_spec(module) is None:
         yield f"python -m {module}: there is no such module"
-    elif module == "tests":
-        yield from (f"python -m tests {word}: no such suite" for word in rest if word not in suites.SUITES)
-    elif module == "benchmarks":
-        before, _, after = " ".join(rest).partition(" -- ")
-        for suite in before.split():
-            if suite not in BENCHMARKS:
-                yield f"python -m benchmarks {suite}: no such suite"
-            else:
-                yield from options(f"benchmarks.{suite}", [], after.split())
-    elif importable(module):
-        yield from options(module, commands_in(rest), rest)
 
 
 def commands_in(words: list[str]) -> list[str]:
-    """The words that may be a command and a command of it."""
+    """Return the words that may be a command and its subcommand."""
     return [word for word in words[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
 
 
-def importable(module: str) -> bool:
-    """Whether it takes `--help`, by a parser of arguments."""
-    spec = importlib.util.find_spec(module)
-    main = importlib.util.find_spec(f"{module}.__main__") if spec and spec.submodule_search_locations else spec
-    return bool(main and main.origin and re.search(r"argparse|click", Path(main.origin).read_text()))
-
-
 def options(module: str, groups: list[str], words: list[str]) -> Iterator[str]:
-    """Options that `python -m module` doesn't have; its commands are the longest words that it knows."""
+    """Yield options that `python -m module` doesn't have; its commands are the most words that it knows."""
     for count in range(len(groups), -1, -1):
         code, help_text = asked(sys.executable, "-m", module, *groups[:count])
         if code == 0:

@@ -51,18 +51,18 @@ class Page:
 
     @property
     def links(self) -> list[str]:
-        """Where links and pictures lead."""
+        """Targets of the links and images."""
         targets = [token.attrGet("href") or token.attrGet("src") for token in self.inline]
         return [str(link) for link in targets if link]
 
     @property
     def code(self) -> list[str]:
-        """Code in the midst of prose."""
+        """Inline code."""
         return [token.content for token in self.inline if token.type == "code_inline"]
 
     @cached_property
     def anchors(self) -> set[str]:
-        """Of the headings, as GitHub makes them."""
+        """The headings' anchors, as GitHub generates them."""
         texts = [self.tokens[n + 1].content for n, token in enumerate(self.tokens) if token.type == "heading_open"]
         anchors: set[str] = set()
         for text in texts:
@@ -73,7 +73,7 @@ class Page:
 
 
 def tracked() -> Iterator[Path]:
-    """Files of the repository, those included that are about to be added."""
+    """Yield the repository's files, including new ones that are not added yet."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():

@@ -1,4 +1,4 @@
-"""docs/cost.md has the tables that `python -m benchmarks cost` prints, and counts what infra/ makes."""
+"""docs/cost.md has the tables that `make bench SUITE=cost` prints, and counts what infra/ creates."""
 
 from datetime import date
 
@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs/cost.md").read_text()
 @pytest.mark.parametrize("table", [cost.plans, cost.release, cost.night, cost.credits, cost.prices])
 def test_the_page_has_the_tables(table: object) -> None:
     printed = "\n".join(table())  # type: ignore[operator]
-    assert printed in PAGE, "run `python -m benchmarks cost`, and put its tables into docs/cost.md"
+    assert printed in PAGE, "run `make bench SUITE=cost`, and put its tables into docs/cost.md"
 
 
 def test_each_price_has_a_source_and_each_quantity_a_price() -> None:

@@ -1,4 +1,4 @@
-"""docs/contributing-walkthroughs.md: each file that it sends people to holds what it says; editors find the schemas."""
+"""docs/contributing-walkthroughs.md: each file that it names has what it says; editors find the schemas."""
 
 import json
 import re

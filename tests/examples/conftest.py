@@ -1,4 +1,4 @@
-"""The cluster and the rights of reliability, with the examples' images on its nodes."""
+"""The cluster of tests/kubernetes.py, with the examples' images on its nodes."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def _dependency() -> None:
 
 @pytest.fixture(scope="session")
 def references(kubernetes: LocalCluster) -> dict[str, str]:
-    """References of the examples' images, which are on every node."""
+    """References of the examples' images, loaded on every node."""
     built = {name: image.build_image(ROOT / "examples" / name, name=name) for name in EXAMPLES}
     archives = {each.reference: each.archive for each in built.values()}
     if database := image.postgres_archive():

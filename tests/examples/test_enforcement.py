@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies at work: kube-router enforces them on every node for as long as one test runs.
+"""The chart's NetworkPolicies, enforced: kube-router runs on every node for one test.
 
 The local Kubernetes has no enforcer of its own; tests/chart/test_connectivity.py has the whole list.
 """
@@ -21,7 +21,7 @@ Releaser = Callable[[str], Cluster]
 HOME, FRIENDS = "enforced", "enforced-friends"
 OURS = r"KUBE-ROUTER|KUBE-POD-FW|KUBE-NWPLCY"
 LISTEN = ["python", "-m", "http.server", "8080", "--directory", "/tmp"]
-# From, to, and whether it is let through. `web` is the release's; the other two are pods of nobody's.
+# Source, target, and whether it is allowed. `web` is the release's; the other two are unrelated pods.
 EXPECTED = {
     ("friend", "web"): True,
     ("friend", "database"): False,
@@ -36,12 +36,12 @@ EXPECTED = {
 
 @contextmanager
 def enforcer(instance: LocalCluster, node: str, log: Path) -> Iterator[None]:
-    """kube-router's firewall in a node's network, and nothing of it afterwards."""
+    """Run kube-router's firewall in a node's network, and remove all of it afterwards."""
     inside = ["ip", "netns", "exec", instance.namespace(node)]
     program = programs.binaries("enforcer") / "kube-router"
     options = [f"--kubeconfig={instance.kubeconfig}", f"--hostname-override={node}"]
     options += ["--run-router=false", "--run-service-proxy=false", f"--service-cluster-ip-range={instance.services}"]
-    # Pods of one node speak over its bridge, past the rules unless this is on.
+    # Pods of one node communicate over its bridge, which bypasses the rules unless this is on.
     subprocess.run([*inside, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"], check=True)
     try:
         with (
@@ -103,7 +103,7 @@ def test_what_is_let_through(
             stack.enter_context(enforcer(kubernetes, node, tmp_path / f"{node}.log"))
         wait(lambda: not reaches("neighbor", "database"), 60, "the first policy")
         assert reachable() == EXPECTED
-        # What the policies let through is all that the release needs, from its first start on.
+        # What the policies allow is enough for the release, from its first start on.
         home.helm("upgrade", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values, "--set", "config.A=b")
         home.helm("test", "web")
     assert reachable() == everything

@@ -1,4 +1,4 @@
-"""docs/your-application.md: its blocks run as they stand there, in one shell; the last names a registry."""
+"""docs/your-application.md: its blocks run unchanged, in one shell; the last names a registry."""
 
 import os
 import shutil

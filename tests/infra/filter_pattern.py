@@ -23,11 +23,11 @@ MISSING = object()
 
 
 class PatternError(ValueError):
-    """The pattern is wrong, or uses what this evaluator doesn't read."""
+    """The pattern is wrong, or uses syntax that this evaluator doesn't support."""
 
 
 def matches(pattern: str, line: str) -> bool:
-    """Whether a log line is counted."""
+    """Return whether a log line matches the pattern."""
     terms = parsed(pattern)
     try:
         event = json.loads(line)
@@ -37,7 +37,7 @@ def matches(pattern: str, line: str) -> bool:
 
 
 def selected(event: Any, path: str) -> Any:
-    """The value at `.a.b`, or MISSING."""
+    """Return the value at `.a.b`, or MISSING."""
     for key in path.lstrip("$").lstrip(".").split("."):
         if not isinstance(event, dict) or key not in event:
             return MISSING

@@ -1,4 +1,4 @@
-"""checkov finds nothing in the templates but what ignored.yaml names, with its reason."""
+"""checkov reports nothing in the templates, except what ignored.yaml lists with a reason."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MISTAKES = {
 
 
 def test_checkov(tmp_path: Path) -> None:
-    """One run for all, and for three mistakes: it takes long to start."""
+    """Check all templates and three mistakes in one run, as checkov starts slowly."""
     for path in t.paths():
         (tmp_path / path.name).write_text(path.read_text())
     for name, (right, wrong) in MISTAKES.items():

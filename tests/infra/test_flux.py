@@ -1,4 +1,4 @@
-"""flux.yaml, by the schemas of Flux itself, and what it shares with the templates, the pipeline and the overlays."""
+"""flux.yaml: Flux's own schemas, and what it has in common with the templates, the pipeline and the environments."""
 
 import copy
 import re
@@ -23,7 +23,7 @@ ROOT = t.INFRA.parent
 
 
 def mistakes(item: dict[str, Any]) -> list[str]:
-    """What the schema of the object's kind and version finds wrong."""
+    """Return the errors by the schema of the object's kind and version."""
     version = item["apiVersion"].partition("/")[2]
     validator = Draft202012Validator(crds.schemas(item["kind"], FLUX[item["kind"]])[version])
     return [error.message for error in validator.iter_errors(item)]

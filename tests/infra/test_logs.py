@@ -1,4 +1,4 @@
-"""The metric filters and alarms of logs.yaml, on lines that the service itself writes while its database is away."""
+"""The metric filters and alarms of logs.yaml, on lines that the service writes during a database outage."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from flaskapp_deploy.up.postgres import Postgres
 from tests.infra import template as t
 from tests.infra.filter_pattern import MISSING, PatternError, matches, selected
 
-# Answers requests until its input ends, and lets the heart beat faster.
+# Answers requests until its input ends, with a faster heartbeat.
 PROGRAM = """
 import select, sys, time
 from flaskapp import create_app, database
@@ -31,7 +31,7 @@ FILTERS = t.of_type(t.load("logs"), "AWS::Logs::MetricFilter")
 
 
 def shipped(line: str, namespace: str = "flaskapp") -> str:
-    """A line as infra/fluent-bit.yaml sends it: JSON becomes fields, anything else stays text."""
+    """Return a line as infra/fluent-bit.yaml sends it: JSON becomes fields, anything else stays text."""
     event: dict[str, Any] = {"time": "2026-11-24T04:00:00.000000000Z", "stream": "stderr", "_p": "F"}
     try:
         event["log_processed"] = json.loads(line)
@@ -43,7 +43,7 @@ def shipped(line: str, namespace: str = "flaskapp") -> str:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the service writes while its database is there, and then is not."""
+    """The lines that the service writes while its database is up, and then down."""
     server = Postgres(tmp_path_factory.mktemp("postgres"), "unused", durable=False)
     server.start()
     environment = {
@@ -76,7 +76,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def until(service: subprocess.Popen[str], **fields: Any) -> list[str]:
-    """The lines up to one that says this."""
+    """Return the lines up to one that has these fields."""
     lines: list[str] = []
     assert service.stderr
     for line in service.stderr:
@@ -91,7 +91,7 @@ def pattern(name: str) -> str:
 
 
 def counted(name: str, lines: list[str]) -> list[dict[str, Any]]:
-    """What the lines say that a filter matches."""
+    """Return the lines that a filter matches, parsed."""
     return [json.loads(line) for line in lines if matches(pattern(name), shipped(line))]
 
 
@@ -136,7 +136,7 @@ def test_database_away(lines: list[str]) -> None:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_other_lines_count_for_nothing(name: str, lines: list[str]) -> None:
-    """Other namespaces, lines that are no JSON, and clients that write the words into their own requests."""
+    """Other namespaces, lines that are not JSON, and clients that put the words into their requests."""
     assert not any(matches(pattern(name), shipped(line, "other")) for line in lines)
     assert not matches(pattern(name), shipped("Traceback (most recent call last):"))
     assert not matches(pattern(name), "not JSON")
@@ -164,7 +164,7 @@ def test_a_client_can_not_forge_a_heartbeat(lines: list[str]) -> None:
     ],
 )
 def test_a_filter_on_another_field_finds_nothing(name: str, old: str, new: str, lines: list[str]) -> None:
-    """So the matches above come from the real field names and values."""
+    """A changed field or value matches nothing, so the matches above depend on the real ones."""
     assert old in pattern(name)
     assert any(matches(pattern(name), shipped(line)) for line in lines)
     assert not any(matches(pattern(name).replace(old, new), shipped(line)) for line in lines)

@@ -1,4 +1,4 @@
-"""infra/rds-roles.sql on a real PostgreSQL, run by a master user that, as RDS's, is no superuser."""
+"""infra/rds-roles.sql on a real PostgreSQL, run by a master user that, as on RDS, is not a superuser."""
 
 import os
 import subprocess

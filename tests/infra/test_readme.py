@@ -1,4 +1,4 @@
-"""infra/README.md: its commands as far as they run without AWS, and its figures."""
+"""infra/README.md: its figures, and its commands as far as they can be checked without AWS."""
 
 import re
 import subprocess
@@ -72,13 +72,13 @@ OF_THE_CLI = {"cloudformation deploy", "cloudformation wait", "logs tail", "s3 l
 
 
 def aws_commands() -> list[tuple[str, str, str]]:
-    """Service, operation and options of each command, also of those within a sentence."""
+    """Return service, operation and options of each command, including those within sentences."""
     text = "\n".join([*BLOCKS, *re.findall(r"`(aws [^`]+)`", README)]).replace("\\\n", " ")
     return re.findall(r"\baws ([a-z0-9-]+) ([a-z0-9-]+)([^|)\n#;]*)", text)
 
 
 def unknown(service: str, operation: str, options: str) -> list[str]:
-    """What of a command AWS's model of the service does not have."""
+    """Return the parts of a command that AWS's model of the service does not have."""
     model = botocore.session.get_session().get_service_model(service)
     operations = {xform_name(name, "-"): name for name in model.operation_names}
     if operation not in operations:
@@ -128,7 +128,7 @@ def test_the_arithmetic_of_credits() -> None:
 
 
 def test_the_price_of_a_release() -> None:
-    """No more than its project's minutes."""
+    """A release costs at most its project's timeout in minutes."""
     text = " ".join(README.split())
     price = BOOK["prices"]["build"]["price"]
     minutes = t.load("codebuild")["Resources"]["Release"]["Properties"]["TimeoutInMinutes"]

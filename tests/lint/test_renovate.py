@@ -1,4 +1,4 @@
-"""renovate.json finds every version that it is to move. docs/updates.md has the commands that ask Renovate itself."""
+"""renovate.json covers every version that it should update. docs/updates.md has the commands to ask Renovate itself."""
 
 import json
 import re
@@ -15,7 +15,7 @@ DIGEST = f"sha256:{'0' * 64}"
 
 
 def matches(manager: dict[str, list[str]], text: str) -> list[dict[str, str]]:
-    """What a manager's patterns name in a text; their syntax differs from Python's in the names of groups."""
+    """Return what a manager's patterns match in a text; their named groups have another syntax than Python's."""
     patterns = [pattern.replace("(?<", "(?P<") for pattern in manager["matchStrings"]]
     return [match.groupdict() for pattern in patterns for match in re.finditer(pattern, text)]
 
@@ -30,7 +30,7 @@ def texts() -> list[tuple[Path, str]]:
     return [
         (path, path.read_text())
         for path in FILES
-        if path.suffix in kinds and not {"docs", "released"} & set(path.relative_to(ROOT).parts)  # those don't move
+        if path.suffix in kinds and not {"docs", "released"} & set(path.relative_to(ROOT).parts)  # not updated
     ]
 
 
@@ -79,7 +79,7 @@ OURS = [path for path in LOCKS if "examples" not in path.parts]
 
 @pytest.mark.parametrize("lock", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_lock_says_how_it_is_made(lock: Path) -> None:
-    """Renovate runs the command at its top, and takes none of uv's short options."""
+    """Renovate runs the command at its top, and does not know uv's short options."""
     command = lock.read_text().splitlines()[1].removeprefix("#").split()
     assert command[:3] == ["uv", "pip", "compile"]
     source, options = command[-1], command[3:-1]

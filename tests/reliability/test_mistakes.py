@@ -1,4 +1,4 @@
-"""What `make scenarios` says when it can't begin: one line."""
+"""What `make reliability` says when it can't begin: one line."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from tests.kubernetes import ROOT
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no-such-thing"], "there is no scenario 'no-such-thing'; `make scenarios ARGS=--list` prints"),
+        (["no-such-thing"], "there is no scenario 'no-such-thing'; `make reliability PART=--list` prints"),
         (["--mutations", "no-such-thing"], "no guard is removed for 'no-such-thing'; these are:"),
         (["drain"], "there is no instance 'absent'"),
     ],

@@ -45,9 +45,9 @@ def test_any_other_cursor_is_refused_or_harmless(text: str) -> None:
 
 
 def test_pages_survive_inserts(client: FlaskClient) -> None:
-    """Rows added while a client turns pages neither repeat nor hide any."""
+    """Rows added while a client reads the pages neither repeat nor hide any."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    # Every moment twice, so that the id decides too.
+    # Every time twice, so that the order depends on the id too.
     expected = {post(client, started_at=(start + timedelta(hours=n // 2)).isoformat())["id"] for n in range(7)}
     seen: list[str] = []
     cursor = ""

@@ -1,4 +1,4 @@
-"""RDS IAM: a token signed anew for each connection, in place of a password. Signing needs no network."""
+"""RDS IAM: a new token for each connection in place of a password. Signing needs no network."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`make run`: what it prints works as printed, its data stays, and nothing of it is left running."""
+"""`make run`: the commands that it prints work, its data stays, and no process is left."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The printed commands; ends with the block that holds them."""
+    """Yield the printed commands, up to the end of their block."""
     assert process.stdout
     printed = False
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""docs/tour.md, and local.md on the service: every block runs as it stands, in one shell, against `make run`."""
+"""docs/tour.md, and the service's part of docs/local.md: every block runs unchanged, in one shell, on `make run`."""
 
 import signal
 import threading

@@ -29,7 +29,7 @@ def app(environ, start_response):
         raise RuntimeError
     yield b"k"
 """
-KEEP = 60  # seconds, longer than any test may last
+KEEP = 60  # seconds, longer than any test lasts
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_end_waits_for_nobody_who_says_nothing(worker: tuple[subprocess.Pope
         stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert answered(stack.enter_context(ask(port, "/", b"Connection: close\r\n")))
         process.terminate()
-        process.wait(15)  # far less than both the time to keep connections and the grace
+        process.wait(15)  # far less than both KEEP and the grace period
 
 
 # What the worker takes from gunicorn's own. A name that gunicorn drops would be overridden in vain; a helper that
