@@ -38,20 +38,19 @@ def release(config: ReleaseConfig, cluster: Cluster) -> None:
     started = Outcome("started", config.environment, now())
     state.save(replace(release, outcome=started))
 
-    def finish(status: Status) -> None:
-        last = revision(cluster, config.name)
-        outcome = replace(started, status=status, finished_at=now(), revision=last.number if last else None)
+    def finish(status: Status, newest: Revision | None) -> None:
+        outcome = replace(started, status=status, finished_at=now(), revision=newest.number if newest else None)
         state.save(replace(release, outcome=outcome))
 
     try:
         upgrade(config, cluster, chart.reference)
         test(config, cluster, before)
     except DeployError:
-        last = revision(cluster, config.name)
-        finish("rolled_back" if before and last and last.status == "deployed" else "failed")
+        after = revision(cluster, config.name)
+        finish("rolled_back" if before and after and after.status == "deployed" else "failed", after)
         diagnose(cluster)
         raise
-    finish("succeeded")
+    finish("succeeded", revision(cluster, config.name))
     say(f"{config.name} {chart.version} is released to {config.environment}")
 
 
