@@ -306,11 +306,11 @@ def _cluster(release: ReleaseConfig) -> Cluster:
 def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> ReleaseConfig:
     from flaskapp_deploy.release import config
 
-    release = config.load()
-    release = replace(release, values=(*release.values, *values))
-    if app:
-        release = replace(release, application=app) if name else release.with_application(app)
-    return release.with_name(name) if name else release
+    release = config.project()
+    release = replace(release, application=app or release.application, values=(*release.values, *values))
+    if name:
+        return release.with_name(name)
+    return release.with_application(release.application) if app or not config.FILE.exists() else release
 
 
 # --- the local cluster ---------------------------------------------------------------------------------------------

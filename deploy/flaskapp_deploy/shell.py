@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 
 class DeployError(click.ClickException):
     """What was asked can't be done; the message says what is wrong and what to do."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print `error: ` and the message, on standard error."""
+        click.echo(f"error: {self.message}", file=file or sys.stderr)
 
 
 def cache() -> Path:

@@ -39,12 +39,29 @@ def run(program: Path, *arguments: str, cwd: Path) -> str:
     return result.stdout
 
 
+def refused(program: Path, *arguments: str, cwd: Path) -> str:
+    result = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    return result.stderr
+
+
 def test_the_command_runs_in_any_directory(installed: Path, tmp_path: Path) -> None:
     command = installed / "flaskapp-deploy"
     assert run(command, "--help", cwd=tmp_path).startswith("Usage: flaskapp-deploy")
     assert run(command, "version", cwd=tmp_path) == f"flaskapp-deploy {__version__}\n"
     assert run(command, "up", "--help", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_needs_no_release_toml(installed: Path, tmp_path: Path) -> None:
+    """It gets as far as the cluster that does not exist; a release says what it lacks."""
+    command = installed / "flaskapp-deploy"
+    project = tmp_path / "shop"
+    project.mkdir()
+    assert 'context "absent" does not exist' in refused(command, "up", "--context", "absent", cwd=project)
+    assert refused(command, "release", cwd=project) == (
+        f"error: there is no release.toml in {project}, which says what to release\n"
+    )
 
 
 def test_the_chart_that_comes_with_it_renders(installed: Path, tmp_path: Path) -> None:

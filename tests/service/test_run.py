@@ -73,7 +73,7 @@ def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
         process = run(environment)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert output == f"Error: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+    assert output == f"error: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
 
 
 def test_help_starts_nothing(environment: dict[str, str]) -> None:

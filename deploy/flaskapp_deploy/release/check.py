@@ -6,7 +6,7 @@ import tempfile
 import time
 
 from flaskapp_deploy.release.config import ReleaseConfig
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, say
 
 
@@ -23,7 +23,7 @@ def run(config: ReleaseConfig) -> None:
         for line in config.checks:
             say(f"check: {line}")
             started = time.monotonic()
-            code = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment).returncode
+            code = subprocess.run(["bash", "-c", line], cwd=PROJECT, env=environment).returncode
             if code:
                 raise DeployError(f"the check `{line}` ended with {code}: nothing is published")
             say(f"check: passed in {time.monotonic() - started:.0f} s")

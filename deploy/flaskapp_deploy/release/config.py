@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flaskapp_deploy.release import checked
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.resources import CHART, PROJECT, ROOT
 from flaskapp_deploy.shell import DeployError
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -52,12 +52,25 @@ class ReleaseConfig(checked.Part):
         return replace(self, name=name, namespace=name)
 
 
-def load(path: Path = ROOT / "release.toml") -> ReleaseConfig:
+FILE = PROJECT / "release.toml"
+
+
+def project() -> ReleaseConfig:
+    """Return the project's release.toml; without one, the directory itself by the command's own chart, for `up`."""
+    if FILE.exists():
+        return load()
+    values = (ROOT / "environments/dev.yaml",)
+    return ReleaseConfig(PROJECT, PROJECT.name, PROJECT.name, CHART, values, "development", (), ())
+
+
+def load(path: Path = FILE) -> ReleaseConfig:
     """Read release.toml.
 
     Raises:
         DeployError: it lacks a key, has an unknown one, or names a file that isn't there.
     """
+    if not path.exists():
+        raise DeployError(f"there is no {path.name} in {path.parent}, which says what to release")
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:

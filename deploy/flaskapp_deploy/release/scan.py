@@ -20,10 +20,10 @@ from flaskapp_deploy.images.container import Container
 from flaskapp_deploy.images.oci import Layout
 from flaskapp_deploy.release import build, registryclient, sbom, state
 from flaskapp_deploy.release.state import Scan
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, say
 
-ALLOWED = ROOT / "allowed-vulnerabilities.toml"
+ALLOWED = PROJECT / "allowed-vulnerabilities.toml"
 SEVERE = {"CRITICAL", "HIGH"}
 # How long ECR may take to look at an image.
 SECONDS, PAUSE = 300, 5

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeVar
 
 from flaskapp_deploy.release import checked
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, write_atomic
 
-FOLDER = ROOT / "build/release"
+FOLDER = PROJECT / "build/release"
 FILE = "release.json"
 T = TypeVar("T")
 Status = Literal["started", "succeeded", "rolled_back", "failed"]

@@ -10,7 +10,7 @@ from flaskapp_deploy import shell
 from flaskapp_deploy.release import state
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.release.state import ReleaseState
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError
 
 # https://semver.org, without build metadata: `+` can't be part of a tag in a registry.
@@ -22,7 +22,7 @@ SEMVER = re.compile(
 
 def begin(config: ReleaseConfig) -> None:
     """Begin release.json with the version of the commit that is checked out."""
-    release = read(ROOT, config.chart)
+    release = read(PROJECT, config.chart)
     state.begin(release)
     shell.say(f"{config.name} {release.version} ({release.tag or 'no release tag'}), chart {release.chart_version}")
 

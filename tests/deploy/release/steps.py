@@ -112,7 +112,7 @@ def refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
     """It failed, in one line that says this."""
     assert result.returncode != 0, result.stdout + result.stderr
     [line] = result.stderr.strip().splitlines()[-1:]
-    assert line.startswith("Error: "), result.stderr
+    assert line.startswith("error: "), result.stderr
     assert "Traceback" not in result.stderr
     for word in words:
         assert word in line, line
