@@ -263,12 +263,14 @@ def test_files_that_go_wrong_cost_no_request(
         files[name].write_text(value)
     server = serve({f"{name}_FILE": str(path) for name, path in files.items()})
     server.wait()
-    for name in ("DB_PASSWORD", "DB_PORT", "API_ADMIN_TOKEN"):
-        files[name].unlink()
-        if junk is not None:
-            files[name].write_bytes(junk)
-    if junk == b"x":  # a wrong password, but not a malformed one
-        files["DB_PASSWORD"].write_text(values["DB_PASSWORD"])
+    # As a password, `x` would be wrong, but not malformed.
+    names = ["DB_PORT", "API_ADMIN_TOKEN", *(["DB_PASSWORD"] if junk != b"x" else [])]
+    for name in names:
+        if junk is None:
+            files[name].unlink()
+        else:  # at once: a file that is read half-written would be one more complaint
+            (tmp_path / "new").write_bytes(junk)
+            (tmp_path / "new").replace(files[name])
     for _ in range(2):
         own_database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -283,7 +285,7 @@ def test_files_that_go_wrong_cost_no_request(
     assert wrong.status_code == 401
     assert server.get("/livez").status_code == 200
     complaints = lines(server, message="the last good value of a setting stays in use")
-    assert len(complaints) == (2 if junk == b"x" else 3)
+    assert len(complaints) == len(names)
     assert lines(server, message="database does not answer") == []
 
 
