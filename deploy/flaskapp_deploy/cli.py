@@ -132,11 +132,12 @@ def doctor(app: Path | None, release: str, namespace: str, context: str, instanc
 
 
 @cli.command()
-def run() -> None:
+@click.option("--port", envvar="PORT", type=click.IntRange(1, 65535), default=8000, show_default=True)
+def run(port: int) -> None:
     """Serve the release ledger alone on localhost, on a PostgreSQL that keeps its data between runs."""
     from flaskapp_deploy.up import run
 
-    run.main()
+    run.main(port)
 
 
 @cli.command()

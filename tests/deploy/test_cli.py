@@ -41,6 +41,7 @@ def test_help_of_every_kind_of_word_starts_nothing(words: list[str]) -> None:
         (["up", "--app", "/nowhere"], "there is no directory /nowhere"),
         (["up", "--app", "/tmp", "--name", "1web"], "NAME='1web' can't name a release"),
         (["cluster", "status", "--name", "nowhere"], "there is no instance 'nowhere'"),
+        (["run", "--port", "web"], "'web' is not a valid integer range"),
         (["programs", "nothing"], "there is no tool group 'nothing'"),
     ],
 )

@@ -29,13 +29,12 @@ The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
 """
 
 
-def main() -> None:
-    """Serve on PORT (8000) until Ctrl-C; migrations first.
+def main(port: int) -> None:
+    """Serve on this port of 127.0.0.1 until Ctrl-C; migrations first.
 
     Raises:
         DeployError: the port is in use, or PostgreSQL or the service does not start.
     """
-    port = int(os.environ.get("PORT", "8000"))
     if not _is_free(port):
         raise DeployError(f"port {port} is in use; free it, or choose another: PORT=8001 make run")
     for number in (signal.SIGINT, signal.SIGTERM):
