@@ -169,7 +169,7 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
 
 
 def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
-    arguments = [f"--build-arg=WSGI={wsgi}", f"--build-arg=NAME={release.name}"]
+    arguments = [f"--build-arg=WSGI={wsgi}", f"--label=org.opencontainers.image.title={release.name}"]
     command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
     with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
         file = Path(folder) / "digest"
