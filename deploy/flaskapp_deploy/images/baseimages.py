@@ -92,6 +92,8 @@ def architecture() -> str:
 
 def python(builder: Builder, arch: str = "", version: str = VERSION) -> Base:
     """Return the Dockerfile's base image with this version of Python for `arch` (default: this machine's)."""
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", version):
+        raise BuildError(f"{version!r} is no version of Python 3: name one such as {VERSION}")
     reference = PYTHON if version == VERSION else ARGUMENTS["BASE"].replace("${PYTHON}", version)
     base = _find(builder, reference)
     if base is None and version not in SUITES:

@@ -210,6 +210,7 @@ def test_any_other_application_is_named(build: Build, space: Path, directory: Pa
         ("import os\nos.environ['SECRET_KEY']\n", "KeyError: 'SECRET_KEY'"),
         ("import sys\nsys.exit('shop: DB_HOST is not set')\n", "shop: DB_HOST is not set"),
         ("open('settings.json')\n", "FileNotFoundError: "),
+        ("raise ImportError('no backend for DATABASE_URL')\n", "ImportError: no backend for DATABASE_URL"),
     ],
 )
 def test_an_application_that_needs_its_environment_is_built(
@@ -308,6 +309,7 @@ def test_no_requirements(build: Build, directory: Path) -> None:
         ("", r"Failed to find Flask application or factory in module 'app'\."),
         ("def create_app(settings): ...", "Detected factory 'create_app' in module 'app', but could not call it"),
         (WSGI, r"Failed to find Flask application or factory in module 'app'\."),
+        ("from flask import Flusk", r"ImportError: cannot import name 'Flusk' from 'flask'"),
         ("import redis", r"ModuleNotFoundError: No module named 'redis' \(app\.py:1\)"),
         ("def create_app(:", r"SyntaxError: invalid syntax \(app\.py:1\)"),
         ("import shop", r"IndentationError: expected an indented block .* \(shop\.py:2\)"),

@@ -128,6 +128,11 @@ def test_a_python_that_debian_has_not(build: Build) -> None:
         build(hello, name="none", python="3.9")
 
 
+def test_a_version_that_is_none(build: Build) -> None:
+    with pytest.raises(BuildError, match=r"'python3\.11' is no version of Python 3: name one such as 3\.13"):
+        build(DOCKERFILE.parent / "examples/hello", name="none", python="python3.11")
+
+
 def running(words: str) -> str:
     """Processes whose command line holds `words`."""
     return subprocess.run(["pgrep", "--list-full", "--full", words], capture_output=True, text=True).stdout
