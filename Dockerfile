@@ -72,7 +72,7 @@ RUN chmod -R u=rwX,go=rX .; python3 -m compileall -qq --invalidation-mode=unchec
 RUN timeout 60 setpriv --reuid=10001 --regid=10001 --clear-groups python3 -c "import os, runpy, gunicorn.util as util; \
       conf = runpy.run_path('gunicorn.conf.py'); os.chdir(conf.get('chdir', '.')); util.import_app(conf['wsgi_app'])" \
       > /log 2>&1 || { last=$(grep . /log | tail -n 1); case $last in \
-      *NoAppException:*|*AppImportError:*|*"cannot import name"*|ModuleNotFoundError:*|SyntaxError:*|IndentationError:*) \
+      *NoAppException:*|*AppImportError*|*"cannot import name"*|ModuleNotFoundError:*|SyntaxError:*|Indentation*) \
         place=$(sed -n '/discovery/d; s|^ *File "/app/\(.*\)", line \([0-9]*\).*| (\1:\2)|p' /log | tail -n 1); \
         echo "error: ${last#*NoAppException: }$place; correct it, or set WSGI=module:callable"; exit 1 ;; \
       *) echo "note: the application was not tried, for it needs its environment: $last" ;; esac; }
