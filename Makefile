@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up down shell run test test-fast lint bench pipeline manifests screenshots
+.PHONY: help up down shell run test test-fast lint bench reliability pipeline generate manifests screenshots
 
 export PYTHONPATH := src:deploy:.
 python = $(shell deploy/venv.sh)/bin/python
@@ -39,8 +39,16 @@ lint: ## Check style and types
 bench: ## Measure, and print one table (docs/benchmarks.md); PART="render image", or SUITE=service for more of one
 	@$(python) -m benchmarks $(or $(SUITE),figures) $(if $(PART),-- $(PART))
 
+reliability: ## Change and hurt a release under load, on two local nodes (docs/reliability.md); PART="drain node-killed"
+	@$(python) -m reliability $(PART)
+
 pipeline: ## Run buildspec.yml here on the last commit: local registry and cluster in place of AWS's
 	@$(python) -m flaskapp_deploy rehearse
+
+generate: ## Write what is generated: the charts' schemas and READMEs, docs/openapi.json
+	@$(python) charts/schema.py
+	@PATH="$$($(python) -m flaskapp_deploy programs chart):$$PATH" helm-docs -c charts -s file -l warning
+	@$(python) -m flaskapp openapi > docs/openapi.json
 
 manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
 	@PATH="$$($(python) -m flaskapp_deploy programs chart):$$PATH" $(python) charts/manifests.py build/manifests

@@ -1,1 +1,1 @@
-"""Each figure in the documents has its command here."""
+"""Measurements and calculations: every figure in the documents comes from a command here."""

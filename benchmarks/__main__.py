@@ -1,4 +1,4 @@
-"""`python -m benchmarks SUITE… [-- OPTIONS]`: run suites of measurements one after another, and say how they ended."""
+"""`make bench SUITE=…`, or `python -m benchmarks SUITE… [-- OPTIONS]`: run suites of measurements in turn."""
 
 import argparse
 import subprocess
@@ -11,6 +11,7 @@ SUITES = sorted(path.parent.name for path in HERE.glob("*/__main__.py"))
 
 
 def main() -> int:
+    """Run the suites, and print how long each took; 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run suites of measurements.")
     parser.add_argument("suite", nargs="+", choices=SUITES, metavar="SUITE", help=", ".join(SUITES))
     arguments, options = sys.argv[1:], []

@@ -1,10 +1,9 @@
-"""Write plain manifests for people with kubectl alone, out of the chart.
+"""Render the chart into plain manifests, for clusters that are managed with kubectl alone.
 
-    python charts/manifests.py build/manifests [--set image.repository=… …]
+    make manifests                      # this, into build/manifests
+    kubectl apply -f build/manifests    # once db-secret.yml has passwords; the API server refuses it before
 
-    kubectl apply -f build/manifests    # after db-secret.yml has passwords; the API server refuses it before
-
-What is after the folder goes to `helm template`. One file for each thing that people change by itself.
+Arguments after the folder are passed to `helm template`. There is one file for each thing that is changed separately.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ FILES = {
     "kubernetes-postgresql.yml": lambda kind, database: database,
     "kubernetes-flaskapp-api.yml": lambda kind, database: not database,
 }
-# A placeholder is no base64, so the API server refuses it and it never becomes a password.
+# The placeholder is not base64, so the API server refuses it and it can't become a password.
 DB_SECRET_YML = """\
 # The database's passwords. Replace both, each by the output of:
 #   openssl rand -hex 24 | tr -d '\\n' | base64
@@ -38,13 +37,14 @@ data:
 
 
 def plain(item: dict[str, Any]) -> dict[str, Any]:
-    """Without what says that helm looks after it."""
+    """Remove the labels that say that helm manages the object."""
     for label in ("app.kubernetes.io/managed-by", "helm.sh/chart"):
         item["metadata"].get("labels", {}).pop(label, None)
     return item
 
 
 def manifests(arguments: list[str]) -> dict[str, str]:
+    """Return the content of each file, by name."""
     command = ["helm", "template", "flaskapp", "charts/flaskapp", "--no-hooks", *arguments]
     command += ["--set", "postgresql.auth.existingSecret=flaskapp-postgresql"]
     text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -62,6 +62,7 @@ def manifests(arguments: list[str]) -> dict[str, str]:
 
 
 def main(folder: str, *arguments: str) -> None:
+    """Write the files into a folder, and print their paths."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name, text in manifests(list(arguments)).items():

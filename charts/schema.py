@@ -1,10 +1,10 @@
-"""Write each chart's values.schema.json out of its values.yaml: keys, types, defaults, comments as descriptions.
+"""Generate each chart's values.schema.json from its values.yaml: keys, types, defaults, comments as descriptions.
 
-    python charts/schema.py            # writes
+    make generate                      # writes, with the other generated files
     python charts/schema.py --check    # fails when a schema is not what it would write
 
-What a default cannot say (limits, choices, which objects are open) is in the chart's schema.yaml, by path. Names in the
-chart's files/renamed.yaml are let through, so that templates/validate.yaml can say the new one.
+What a default can't express (limits, choices, which objects are open) is in the chart's schema.yaml, by path. Old names
+in the chart's files/renamed.yaml are allowed, so that templates/validate.yaml can print the new one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ Schema = dict[str, Any]
 
 
 def description(lines: list[str], line: int) -> str:
-    """The comment directly above a line, from its last mark on; empty when there is none."""
-    found: list[str] = []
+    """Return the comment directly above a line, from its last mark on; empty if there is none."""
+    comment: list[str] = []
     while line > 0 and (text := lines[line - 1].strip()).startswith("# ") and not text.startswith("# ---"):
-        found.insert(0, text.removeprefix("# "))
+        comment.insert(0, text.removeprefix("# "))
         line -= 1
         if text.startswith(MARK):
-            return " ".join([found[0].removeprefix("-- "), *found[1:]])
+            return " ".join([comment[0].removeprefix("-- "), *comment[1:]])
     return ""
 
 
 def describe(node: yaml.Node, path: str, lines: list[str], rules: dict[str, Schema]) -> Schema:
+    """Return the schema of a value: its type and default, and the rules for its path."""
     rule = dict(rules.get(path, {}))
     is_open = rule.pop("open", False)
     if isinstance(node, yaml.SequenceNode):
@@ -56,7 +57,7 @@ def describe(node: yaml.Node, path: str, lines: list[str], rules: dict[str, Sche
 
 
 def allow(node: Schema, path: list[str], new: str) -> None:
-    """Let an old name through, whatever its value."""
+    """Allow an old name with any value."""
     for key in path[:-1]:
         node = node["properties"][key]
     assert path[-1] not in node["properties"], f"{path} is a value"
@@ -64,6 +65,7 @@ def allow(node: Schema, path: list[str], new: str) -> None:
 
 
 def schema(chart: Path) -> str:
+    """Return the JSON schema of a chart's values."""
     text = (chart / "values.yaml").read_text()
     node = yaml.compose(text)
     assert node is not None
@@ -77,6 +79,7 @@ def schema(chart: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write the schemas, or with `--check` return 1 if one is out of date."""
     stale = []
     for chart in sorted(path.parent for path in CHARTS.glob("*/schema.yaml")):
         target = chart / "values.schema.json"
@@ -87,7 +90,7 @@ def main(arguments: list[str]) -> int:
         if "--check" not in arguments:
             target.write_text(wanted)
     if stale and "--check" in arguments:
-        print(f"not what values.yaml says, run `python charts/schema.py`: {', '.join(stale)}")
+        print(f"not what values.yaml says, run `make generate`: {', '.join(stale)}")
         return 1
     return 0
 

@@ -1,103 +1,96 @@
-"""`python -m reliability [SCENARIO…] [--long]`: change and hurt a release under load, and print what clients saw.
+"""`make reliability PART="[SCENARIO…] [--long]"`: change and hurt a release under load, and print what clients saw.
 
 The cluster is the instance named by INSTANCE (`releases` where none is), made by
 `deploy/flaskapp-deploy cluster up --name releases --nodes 2`. Tables and plots go to build/release. Scenarios that are
 named change their own lines of the table.
 """
 
-import argparse
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import click
 
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.shell import DeployError, say
-from reliability import mutations, scenarios
-from reliability.outcome import table, write
-from reliability.stage import BUILD, Stage
+from reliability import mutations, scenario, scenarios
+from reliability.environment import Environment
+from reliability.outcome import Outcome, table, write
+from reliability.release import BUILD
 
 MEMORY = 2 * 2**30  # bytes that must be free: two nodes, six pods and the client
+Run = Callable[[Environment], Outcome]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__.partition("\n")[0])
-    parser.add_argument("scenario", nargs="*", help="which ones (default: the short form)")
-    parser.add_argument("--list", action="store_true", help="say what there is, and promise what for each")
-    parser.add_argument("--long", action="store_true", help="all scenarios, each as often as it says")
-    parser.add_argument("--mutations", action="store_true", help="remove each guard once: its scenario turns red")
-    parser.add_argument("--times", type=int, default=0, help="repeat each so often")
-    chosen = parser.parse_args()
-    if chosen.list:
-        print("\n".join(f"{one.name:32} {one.says} [{one.bound}]" for one in scenarios.ALL.values()))
-        return 0
+@click.command(help=__doc__.partition("\n")[0])
+@click.argument("names", nargs=-1, metavar="[SCENARIO]...")
+@click.option("--list", "listing", is_flag=True, help="Print all scenarios, and what each promises.")
+@click.option("--long", is_flag=True, help="Run all scenarios, each as often as it says, instead of the short form.")
+@click.option("--mutations", "mutate", is_flag=True, help="Remove each guard once: its scenario turns red.")
+def main(names: tuple[str, ...], listing: bool, long: bool, mutate: bool) -> None:
+    """Run scenarios or mutations; exit with 1 where one is not as it should be."""
+    if listing:
+        print("\n".join(f"{one.name:32} {one.description} [{one.bound}]" for one in scenarios.ALL.values()))
+        return
     # A shell's background job ignores SIGINT, and an interrupted scenario has things to undo.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    runs = mutation_runs(names) if mutate else scenario_runs(names, long)
+    outcomes: list[Outcome] = []
     try:
-        if chosen.mutations:
-            return mutate(chosen.scenario)
-        return run_scenarios(chosen.scenario, chosen.long, chosen.times)
-    except DeployError as error:
-        print(f"reliability: {error}", file=sys.stderr)
-        return 1
+        env = prepare_environment(os.environ.get("INSTANCE", "releases"))
+        for run in runs:
+            outcomes.append(run(env))
+            say(outcomes[-1].line())
+            # After each, so that an interrupted command leaves a table.
+            write(outcomes, BUILD / "mutations" if mutate else BUILD, keep=bool(names))
     except KeyboardInterrupt:
-        say("reliability: interrupted; what was done is undone, but for what is said above; the release stays")
-        return 130
+        say("reliability: interrupted; what was done is undone, but for what is printed above; the release stays")
+        sys.exit(130)
+    print(table(outcomes))
+    expected = [mutations.caught(one) if mutate else one.green for one in outcomes]
+    if mutate:
+        print(f"{sum(expected)} of {len(expected)} guards are missed when they are gone")
+    sys.exit(not all(expected))
 
 
-def run_scenarios(names: list[str], long: bool, times: int) -> int:
-    """Run them one after another; the table is written after each, so an interrupted run leaves one."""
+def scenario_runs(names: tuple[str, ...], long: bool) -> list[Run]:
+    """Return the runs of these scenarios, or of the short or long form."""
     if unknown := [name for name in names if name not in scenarios.ALL]:
-        raise DeployError(f"there is no scenario {unknown[0]!r}; `python -m reliability --list` says which there are")
+        raise DeployError(f"there is no scenario {unknown[0]!r}; `make reliability PART=--list` prints them all")
     every = scenarios.ALL.values()
     chosen = [scenarios.ALL[name] for name in names] or [one for one in every if long or one.short]
-    stage = ready_stage(os.environ.get("INSTANCE", "releases"))
-    outcomes = []
-    for one in chosen:
-        repeats = times or (one.times if long else 1)
-        for number in range(1, repeats + 1):
-            outcomes.append(scenarios.run(stage, one, f"{one.name} {number}" if repeats > 1 else one.name))
-            say(outcomes[-1].line())
-            write(outcomes, BUILD, keep=bool(names))
-    print(table(outcomes))
-    return 0 if all(one.green for one in outcomes) else 1
+    return [partial(scenario.run, scenario=one, label=label) for one in chosen for label in one.labels(long)]
 
 
-def mutate(names: list[str]) -> int:
-    """Run the mutations of these scenarios (default: all); print what each was caught by."""
+def mutation_runs(names: tuple[str, ...]) -> list[Run]:
+    """Return the runs of these scenarios (default: all) without the guards that they have."""
     guarded = dict.fromkeys(one.scenario for one in mutations.ALL)
     if unknown := [name for name in names if name not in guarded]:
         raise DeployError(f"no guard is removed for {unknown[0]!r}; these are: {', '.join(guarded)}")
-    stage = ready_stage(os.environ.get("INSTANCE", "releases"))
-    outcomes = []
-    for one in mutations.ALL:
-        if not names or one.scenario in names:
-            outcomes.append(mutations.run(stage, one))
-            say(outcomes[-1].line())
-            write(outcomes, BUILD / "mutations", keep=bool(names))
-    print(table(outcomes))
-    missed = [one.name for one in outcomes if not mutations.caught(one)]
-    print(f"{len(outcomes) - len(missed)} of {len(outcomes)} guards are missed when they are gone")
-    return 1 if missed else 0
+    return [partial(mutations.run, mutation=one) for one in mutations.ALL if not names or one.scenario in names]
 
 
-def ready_stage(name: str) -> Stage:
-    """The release on the instance of that name.
+def prepare_environment(name: str) -> Environment:
+    """Return the release on the instance of that name.
 
     Raises:
-        DeployError: there is no such instance, or it has one node.
-        DeployError: too little memory is free.
+        DeployError: there is no such instance, it has one node, or too little memory is free.
     """
-    instance = lifecycle.existing(name)
-    if len(instance.nodes) < 2:
+    cluster = lifecycle.existing(name)
+    if len(cluster.nodes) < 2:
         raise DeployError(f"instance {name!r} has one node, and the scenarios need two: run `cluster node add`")
-    with open("/proc/meminfo") as lines:  # noqa: PTH123
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    [available] = re.findall(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())
+    free = int(available) * 1024
     if free < MEMORY:
         raise DeployError(f"{free / 2**30:.1f} GiB of memory are free, and the scenarios need {MEMORY / 2**30:.0f}")
-    stage = Stage(lifecycle.up(name))
-    stage.make()
-    return stage
+    env = Environment(lifecycle.up(name))
+    env.make()
+    return env
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,17 +1,13 @@
 """Guards, each removed once: the scenario that it guards must turn red, or it shows nothing."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.images import image
-from reliability import scenarios
+from reliability import scenario, scenarios
+from reliability.environment import Environment
 from reliability.outcome import Outcome
-from reliability.stage import ROOT, Stage
 
 MEASURES = ("failed ", "errors ", "gap ", "outage ", "slowest ", "acknowledged rows", "rows are there twice")
 # A pod that is there before the one that it replaces has drained needs no guard but that.
@@ -29,18 +25,20 @@ class Mutation:
     line: str = ""
     instead: str = ""
 
+    def change(self, context: Path) -> None:
+        """Replace the line in a copy of the source."""
+        source = (context / self.file).read_text()
+        assert source.count(self.line) == 1, f"{self.file} has not one line {self.line.strip()!r}"
+        (context / self.file).write_text(source.replace(self.line, self.instead))
+
 
 ALL = (
     Mutation("no drain before the end (preStop)", "image-change", ("--set", "rollout.drainSeconds=0")),
     Mutation(
-        "maxUnavailable 2 and no surge",
-        "image-change",
-        (*SLOW, "--set", "rollout.maxUnavailable=2,rollout.maxSurge=0"),
+        "maxUnavailable 2 and no surge", "image-change", (*SLOW, "--set", "rollout.maxUnavailable=2,rollout.maxSurge=0")
     ),
     Mutation(
-        "no readiness and no startup probe",
-        "image-change",
-        ("--set", "probes.readiness=null,probes.startup=null"),
+        "no readiness and no startup probe", "image-change", ("--set", "probes.readiness=null,probes.startup=null")
     ),
     Mutation("no PodDisruptionBudget", "drain", (*SLOW, "--set", "podDisruptionBudget.enabled=false")),
     Mutation(
@@ -89,42 +87,29 @@ ALL = (
 )
 
 
-def run(stage: Stage, one: Mutation) -> Outcome:
+def run(env: Environment, mutation: Mutation) -> Outcome:
     """Run the scenario without the guard; the outcome is as it should be when it is red by a measure."""
-    with without_guard(stage, one):
-        stage.baseline()
-        outcome = scenarios.run(stage, scenarios.ALL[one.scenario], f"{one.scenario} - {one.name}")
-    return outcome
+    with without_guard(env, mutation):
+        env.baseline()
+        label = f"{mutation.scenario} - {mutation.name}"
+        return scenario.run(env, scenarios.ALL[mutation.scenario], label)
 
 
 def caught(outcome: Outcome) -> bool:
-    """Whether it is red, and by what clients saw."""
+    """Return whether it is red, and by what clients saw."""
     return any(measure in line for line in outcome.red for measure in MEASURES)
 
 
 @contextmanager
-def without_guard(stage: Stage, one: Mutation) -> Iterator[None]:
-    before = stage.image, stage.other_image
-    stage.settings = list(one.settings)
-    if one.file:
-        stage.image = _build(stage, one)
-        stage.other_image = stage.image
+def without_guard(env: Environment, mutation: Mutation) -> Iterator[None]:
+    """Remove the guard from every upgrade; at the end, bring it back."""
+    before = env.image, env.other_image
+    env.settings = mutation.settings
+    if mutation.file:
+        env.image = env.other_image = env.build("flaskapp-mutated", mutation.change)
     try:
         yield
     finally:
-        stage.image, stage.other_image = before
-        stage.settings = []
-        stage.baseline()
-
-
-def _build(stage: Stage, one: Mutation) -> str:
-    with tempfile.TemporaryDirectory(prefix="flaskapp-mutated-") as directory:
-        context = Path(directory)
-        shutil.copy(ROOT / "requirements.lock", context)
-        shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        source = (context / one.file).read_text()
-        assert source.count(one.line) == 1, f"{one.file} has not one line {one.line.strip()!r}"
-        (context / one.file).write_text(source.replace(one.line, one.instead))
-        built = image.build_image(context, name="flaskapp-mutated")
-    lifecycle.load_images(stage.instance.name, {built.reference: built.archive})
-    return built.reference
+        env.image, env.other_image = before
+        env.settings = ()
+        env.baseline()

@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import log10
 from pathlib import Path
 
-from reliability.load import Answer
+from reliability.load import RATE, Answer
 
 WIDTH, HEIGHT, LEFT = 720, 160, 46  # SVG units
 
@@ -30,6 +30,7 @@ ANY = 10**9
 
 
 def upto(most: int) -> str:
+    """Return a limit for people."""
     return "any" if most >= ANY else str(most)
 
 
@@ -58,9 +59,10 @@ class Outcome:
 
     @property
     def green(self) -> bool:
+        """Whether everything is as promised."""
         return not self.red
 
-    def measure(self, answers: Sequence[Answer], rate: int) -> None:
+    def measure(self, answers: Sequence[Answer]) -> None:
         """Fill in what the client saw, and compare it with the bound."""
         if not answers:
             self.red.append("the load got no answer")
@@ -76,10 +78,10 @@ class Outcome:
         self.slowest, self.duration = latencies[-1], ended - began
         self.gap = max(later - earlier for earlier, later in pairwise(good))
         self.outage = max((one.at for one in bad), default=0) - min((one.at for one in bad), default=0)
-        self.late = max(answer.at - began - number / rate for number, answer in enumerate(answers))
+        self.late = max(answer.at - began - number / RATE for number, answer in enumerate(answers))
         for name in ("failed", "errors", "gap", "outage", "slowest"):
-            if (found := getattr(self, name)) > (most := getattr(self.bound, name)):
-                self.red.append(f"{name} {found:.4g} is more than {most:g}")
+            if (measured := getattr(self, name)) > (most := getattr(self.bound, name)):
+                self.red.append(f"{name} {measured:.4g} is more than {most:g}")
         if self.red:
             self.red += sorted({f"{answer.code} {answer.error[:110]}".strip() for answer in bad})[:6]
 
@@ -96,34 +98,30 @@ class Outcome:
             if number:
                 self.red.append(f"{number} {what}")
 
+    def cells(self) -> list[str]:
+        """Return what the table has in a row."""
+        bound = f"{upto(self.bound.failed)} / {upto(self.bound.errors)} / {self.bound.gap:g} s"
+        counts = (self.requests, self.failed, self.errors, self.acknowledged, self.lost, self.duplicates)
+        times = f"{self.p50 * 1e3:.0f}", f"{self.p99 * 1e3:.0f}", f"{self.gap:.2f}", f"{self.duration:.0f}"
+        verdict = "green" if self.green else "**red**: " + "; ".join(self.red)
+        return [self.name, bound, *map(str, counts), *times, f"{self.pressure:.0%}", "; ".join([*self.notes, verdict])]
+
     def line(self) -> str:
-        """One line for a terminal."""
-        verdict = "green" if self.green else "RED: " + "; ".join(self.red)
-        noted = f" ({'; '.join(self.notes)})" if self.notes else ""
-        return (
-            f"{self.name}: {self.requests} requests, {self.failed} failed ({self.errors} errors), {self.lost} lost,"
-            f" {self.duplicates} twice, p50 {self.p50 * 1e3:.0f} ms, p99 {self.p99 * 1e3:.0f} ms, gap {self.gap:.2f} s,"
-            f" {self.duration:.0f} s, CPU awaited {self.pressure:.0%}{noted}: {verdict}"
-        )
+        """Return one line for a terminal."""
+        return ", ".join(f"{column}: {cell}" for column, cell in zip(COLUMNS, self.cells(), strict=True))
 
 
-HEAD = (
-    "| scenario | bound: failed / errors / gap | requests | failed | errors | acknowledged | lost | twice "
-    "| p50 ms | p99 ms | gap s | run s | CPU awaited | verdict |\n| --- | --- " + "| ---: " * 11 + "| --- |"
+COLUMNS = (
+    *("scenario", "bound: failed / errors / gap", "requests", "failed", "errors", "acknowledged", "lost", "twice"),
+    *("p50 ms", "p99 ms", "gap s", "run s", "CPU awaited", "verdict"),
 )
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """All runs as Markdown."""
-    lines = [HEAD]
-    for one in outcomes:
-        bound = f"{upto(one.bound.failed)} / {upto(one.bound.errors)} / {one.bound.gap:g} s"
-        numbers = [one.requests, one.failed, one.errors, one.acknowledged, one.lost, one.duplicates]
-        figures = [f"{one.p50 * 1e3:.0f}", f"{one.p99 * 1e3:.0f}", f"{one.gap:.2f}", f"{one.duration:.0f}"]
-        figures.append(f"{one.pressure:.0%}")
-        verdict = "; ".join([*one.notes, "green" if one.green else "**red**: " + "; ".join(one.red)]).replace("|", "/")
-        lines.append("| " + " | ".join([one.name, bound, *map(str, numbers), *figures, verdict]) + " |")
-    return "\n".join(lines) + "\n"
+    """Return all runs as Markdown."""
+    rules = ["---", "---", *["---:"] * (len(COLUMNS) - 3), "---"]
+    rows = ([cell.replace("|", "/") for cell in one.cells()] for one in outcomes)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (COLUMNS, rules, *rows))
 
 
 def write(outcomes: Sequence[Outcome], directory: Path, keep: bool = False) -> None:
@@ -136,7 +134,7 @@ def write(outcomes: Sequence[Outcome], directory: Path, keep: bool = False) -> N
 
 
 def read(directory: Path) -> list[Outcome]:
-    """The runs of earlier commands."""
+    """Return the runs of earlier commands."""
     file = directory / "table.json"
     content = json.loads(file.read_text()) if file.exists() else []
     return [
@@ -146,13 +144,14 @@ def read(directory: Path) -> list[Outcome]:
 
 
 def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str]]) -> str:
-    """Latency of each answer over time as SVG: time across, milliseconds up (logarithmic), failures in red."""
+    """Return latency over time as SVG: time across, milliseconds up (logarithmic), failures in red."""
     began, ended = answers[0].at, max(answer.end for answer in answers)
     across = (WIDTH - LEFT - 10) / max(ended - began, 1)
-    decades = [0.001, 0.01, 0.1, 1, 10]
 
     def y(seconds: float) -> float:
-        return round(20 + (HEIGHT - 40) * (1 - _position(seconds, decades)), 1)
+        """Return the height of a latency, from 1 ms at the bottom to 10 s at the top."""
+        position = (log10(max(seconds, 0.001)) + 3) / 4
+        return round(20 + (HEIGHT - 40) * (1 - min(position, 1)), 1)
 
     style = "text{font:11px sans-serif;fill:#555}line{stroke:#ccc}.mark{stroke:#777;stroke-dasharray:3}"
     style += "path{fill:none;stroke-linecap:round;stroke-width:4}.ok{stroke:#2a6fb0;stroke-width:2.6;stroke-opacity:.5}"
@@ -162,7 +161,7 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
         f"<title>{title}</title><style>{style}</style>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/><text x="{LEFT}" y="13">{title}</text>',
     ]
-    for seconds in decades:
+    for seconds in (0.001, 0.01, 0.1, 1, 10):
         label = f"{seconds * 1e3:g} ms" if seconds < 1 else f"{seconds:g} s"
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(seconds)}" y2="{y(seconds)}"/>')
         parts.append(f'<text x="2" y="{y(seconds) + 4}">{label}</text>')
@@ -178,9 +177,3 @@ def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 4}">0 s</text>')
     parts.append(f'<text x="{WIDTH - 50}" y="{HEIGHT - 4}">{ended - began:.0f} s</text></svg>\n')
     return "\n".join(parts)
-
-
-def _position(seconds: float, decades: Sequence[float]) -> float:
-    """Where on the axis, from 0 to 1."""
-    low, high = log10(decades[0]), log10(decades[-1])
-    return min(max((log10(max(seconds, 1e-9)) - low) / (high - low), 0), 1)

@@ -1,4 +1,4 @@
-"""gunicorn's settings; `python -m gunicorn` beside this file reads it. Why each is so: docs/performance.md."""
+"""gunicorn's settings, read by `python -m gunicorn` in this folder. The reasons: docs/performance.md."""
 
 import gc
 import os
@@ -24,9 +24,9 @@ bind = f"0.0.0.0:{settings.port}"
 worker_class = "flaskapp.worker.Worker"  # gthread
 workers = settings.web_concurrency
 threads = settings.web_threads
-# Few, so that a worker leaves to the others what it cannot begin soon.
+# Few, so that a busy worker leaves new connections to the others.
 worker_connections = threads * 16
-# Loaded before the fork, so what cannot start ends the whole server with its reason, and workers share memory.
+# Load before the fork: an application that can't start ends the server with its error, and workers share memory.
 preload_app = True
 # The heartbeat file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
@@ -39,7 +39,8 @@ logconfig_dict = logs.configuration(settings.log_level)
 
 
 def when_ready(server):  # type: ignore[no-untyped-def]
-    # A client that stops in mid-request would hold a thread for ever; connections inherit this from their listener.
+    """Set the sockets' timeouts, and take what is loaded out of garbage collection, before the first fork."""
+    # A client that stops in the middle of a request would hold its thread; connections inherit this from the listener.
     for listener in server.LISTENERS:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             listener.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", CLIENT_TIMEOUT, 0))
@@ -48,6 +49,7 @@ def when_ready(server):  # type: ignore[no-untyped-def]
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
+    """Start the worker's background threads, its SIGTERM handler and its metrics."""
     probes = worker.wsgi.wsgi_app
     probes.watch.start()
     probes.drain_on_sigterm()

@@ -1,6 +1,6 @@
-"""`python -m tests SUITE…`: run suites one after another (lint, service, chart side by side), and say how they ended.
+"""`make test`, or `python -m tests SUITE…`: run suites one after another (lint, service, chart in parallel).
 
-What they print goes to build/logs; the runners' closing lines, and the last lines of what failed, to standard output.
+Their output goes to build/logs; the runners' closing lines, and the last lines of a failure, to standard output.
 """
 
 import argparse
@@ -42,7 +42,7 @@ SUITES: dict[str, list[list[str]]] = {
         ["shellcheck", *SHELL],
         [*PYTEST, "tests/lint"],
     ],
-    "programs": [[*PYTEST, "tests/deploy/programs", "tests/deploy/test_cli.py", "tests/deploy/test_shell.py"]],
+    "programs": [[*PYTEST, "tests/deploy/programs", *map(str, Path("tests/deploy").glob("test_*.py"))]],
     "service": [[*PYTEST, "tests/service", *COVERAGE]],
     "images": [[*PYTEST, "tests/deploy/images"]],
     "chart": [
@@ -63,7 +63,7 @@ FROM_DEBIAN = {"lint": "shellcheck", "service": "chromium", "docs": "shellcheck"
 WITHOUT_BROWSER = ["--ignore=tests/service/test_pages.py"]
 PARALLEL = {"lint", "service", "chart"}
 NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples", "docs"}
-# What a runner says last: pytest, helm-unittest, ruff, mypy; and the scenarios' table.
+# The last lines of each runner: pytest, helm-unittest, ruff, mypy; and the scenarios' table.
 CLOSING = re.compile(
     r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL |^\| "
 )
@@ -75,9 +75,9 @@ def main() -> int:
     chosen = parser.parse_args().suite
     if unknown := [name for name in chosen if name not in SUITES]:
         parser.error(f"there is no suite {unknown[0]!r}; the suites are {', '.join(SUITES)}")
-    # A shell's background job ignores SIGINT, and so would every server that a test ends by it.
+    # A background job of a shell ignores SIGINT, and so would every server that a test stops by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A make that a test calls is nobody's child, or it would print the folder that it enters.
+    # A make that a test runs must not count as a child of this one, or it prints the folder that it enters.
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
         os.environ.pop(name, None)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def main() -> int:
     except DeployError as error:
         print(f"tests: {error}")
         return 1
-    except KeyboardInterrupt:  # the suite that ran had it, too, and has cleaned up
+    except KeyboardInterrupt:  # the running suite received it too, and has cleaned up
         print("tests: interrupted")
         return 130
     print("\nsuite         seconds")
@@ -98,21 +98,21 @@ def main() -> int:
 
 
 def prepare(chosen: set[str]) -> None:
-    """Have the programs that the suites call, before their time is taken."""
+    """Install the programs that the suites call, before their time is measured."""
     for suite, program in FROM_DEBIAN.items():
         if suite in chosen and shutil.which("apt-get"):
             packages.ensure({program: program})
     path = [str(Path(sys.executable).parent)]
     if chosen & NEEDS_CHART_TOOLS:
         path.append(str(programs.binaries("chart")))
-    if "docs" in chosen:  # asks kubectl for its help
+    if "docs" in chosen:  # calls `kubectl --help`
         path.append(str(programs.binaries("kubernetes")))
     os.environ["PATH"] = ":".join([*path, os.environ["PATH"]])
     os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'deploy'}:{ROOT}"
 
 
 def commands(name: str) -> list[list[str]]:
-    """What a suite runs here, with a report of each pytest for those who collect them."""
+    """Return a suite's commands on this machine, each pytest with a JUnit report."""
     lines = SUITES[name]
     program = FROM_DEBIAN.get(name)
     if program and shutil.which(program) is None:

@@ -1,4 +1,4 @@
-"""A command run as on Amazon Linux 2023, where releases are built: no program of Debian's, and its groups.
+"""Run a command as on Amazon Linux 2023, where releases are built: without Debian's programs, with its groups.
 
 This machine's files are hidden in a mount namespace that ends with the command, so an absolute path finds none either.
 """
@@ -22,7 +22,7 @@ ABSENT = [
     "qemu-aarch64-static",
 ]
 FOLDERS = ["/etc/apt", "/usr/lib/cni", "/usr/lib/postgresql", "/var/lib/dpkg"]
-# A file that can't be executed is one that no PATH has. The group of `nobody` has its name there.
+# A file that can't be executed counts as absent from every PATH. The group of `nobody` has that name there.
 HIDE = """
 set -eu
 for place in /usr/bin /usr/sbin /bin /sbin /usr/local/bin /usr/local/sbin; do

@@ -1,4 +1,4 @@
-"""A local cluster of two nodes, and helm with no more rights than the Role that infra/ gives a release."""
+"""A local cluster of two nodes, and helm with only the rights of the Role that infra/ has for releases."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flaskapp_deploy.cluster import controlplane, lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.up.install import ensure_namespace
@@ -18,8 +18,8 @@ POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 
 
 @pytest.fixture(scope="session")
-def kubernetes() -> Iterator[Instance]:
-    """Two nodes; removed at the end, or kept for a look with KEEP=1."""
+def kubernetes() -> Iterator[LocalCluster]:
+    """Two nodes, removed at the end, or kept for inspection with KEEP=1."""
     if os.geteuid() != 0:
         pytest.fail("the local cluster needs root")
     made = lifecycle.up(INSTANCE, nodes=2)
@@ -29,16 +29,16 @@ def kubernetes() -> Iterator[Instance]:
 
 
 @pytest.fixture(scope="session")
-def admin(kubernetes: Instance) -> Callable[[str], Cluster]:
+def admin(kubernetes: LocalCluster) -> Callable[[str], Cluster]:
     """The cluster's administrator in a namespace."""
     return lambda namespace: Cluster(kubernetes.kubeconfig, "", namespace)
 
 
 @pytest.fixture(scope="session")
 def releaser(
-    kubernetes: Instance, admin: Callable[[str], Cluster], tmp_path_factory: pytest.TempPathFactory
+    kubernetes: LocalCluster, admin: Callable[[str], Cluster], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Cluster]:
-    """Make a namespace that enforces Pod Security `restricted`, and who may release into it and nothing else."""
+    """Create a namespace that enforces Pod Security `restricted`, and a user who can only release into it."""
     path = tmp_path_factory.mktemp("kubeconfig") / "releaser"
     controlplane.kubeconfig(kubernetes, path, "releaser", "flaskapp:release")
 
@@ -52,8 +52,8 @@ def releaser(
 
 
 @pytest.fixture(scope="session")
-def images(kubernetes: Instance) -> dict[str, str]:
-    """References of the images on the nodes: the ledger's, and the example's that isn't ours."""
+def images(kubernetes: LocalCluster) -> dict[str, str]:
+    """References of the images on the nodes: the ledger's and an example's."""
     ledger = image.build_image(ROOT, name="flaskapp")
     hello = image.build_image(ROOT / "examples/hello", name="hello")
     archives = {built.reference: built.archive for built in (ledger, hello)}

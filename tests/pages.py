@@ -1,4 +1,4 @@
-"""The commands of a page in docs/, so that a test can run them as they stand there."""
+"""The commands of a page in docs/, which tests run unchanged."""
 
 import re
 import subprocess
@@ -12,8 +12,8 @@ def blocks(page: str, heading: str = "") -> list[str]:
     """The shell blocks of a page, or of the part of it under a heading."""
     text = (ROOT / "docs" / page).read_text()
     if heading:
-        _, found, text = text.partition(f"\n## {heading}\n")
-        assert found, f"docs/{page} has no heading {heading!r}"
+        _, separator, text = text.partition(f"\n## {heading}\n")
+        assert separator, f"docs/{page} has no heading {heading!r}"
         text = text.partition("\n## ")[0]
     return re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)  # within lists, too
 

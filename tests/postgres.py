@@ -10,7 +10,7 @@ import pytest
 
 from flaskapp_deploy.up.postgres import Postgres
 
-# What URLs, shells and libpq find special; no DB_… part may break on it.
+# Characters that are special in URLs, shells and libpq; every DB_… part must survive them.
 PASSWORD = "p@ss:/#%?[ ]é'\"\\&="
 
 
@@ -33,7 +33,7 @@ class Database:
         }
 
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement past the service and return its rows."""
+        """Run one statement without the service, and return its rows."""
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.server.port,
@@ -61,7 +61,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def new_database(postgres: Postgres) -> Callable[..., Database]:
-    """Makes databases: `new_database()` an empty one, `new_database(template)` a copy of another."""
+    """Creates databases: `new_database()` an empty one, `new_database(template)` a copy."""
     numbers = count()
 
     def make(template: str = "template0") -> Database:

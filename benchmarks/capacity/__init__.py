@@ -1,0 +1,1 @@
+"""What fits on t4g.small nodes, and what a release uses there."""

@@ -1,7 +1,7 @@
 """What fits on t4g.small nodes, and what a release uses there: docs/capacity.md.
 
-python -m benchmarks capacity                     # what fits, by requests; what it carries, as measured
-python -m benchmarks capacity -- --measure NAME   # memory and CPU under load, on the local cluster NAME
+make bench SUITE=capacity                          # what fits, by requests; what it carries, calculated
+make bench SUITE=capacity PART="--measure NAME"    # memory and CPU under load, on the local cluster NAME
 """
 
 import argparse
@@ -12,7 +12,8 @@ from flaskapp_deploy import programs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity")
+    """Print the tables, then measure if asked to."""
+    parser = argparse.ArgumentParser(prog="make bench SUITE=capacity", description=__doc__.partition("\n")[0])
     parser.add_argument("--measure", metavar="NAME", default="", help="instance of the local cluster to measure on")
     parser.add_argument("--seconds", type=int, default=60, help="length of each load")
     arguments = parser.parse_args()

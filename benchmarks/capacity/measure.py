@@ -1,4 +1,4 @@
-"""CPU and memory of a release's pods under load, as the kubelet reads them from the pods' control groups."""
+"""Measure CPU and memory of a release's pods under load, as the kubelet reads them from the control groups."""
 
 import base64
 import calendar
@@ -16,7 +16,7 @@ import yaml
 from benchmarks.capacity import room
 from benchmarks.service.setup import get
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace, fetch
@@ -31,7 +31,7 @@ TWENTY = "/api/v1/deployments?limit=20"
 
 @dataclass(frozen=True)
 class Used:
-    """Of the pods of a kind: seconds of CPU so far, at a second of the kubelet's clock, and the working set in MiB."""
+    """Usage of a component's pods: seconds of CPU so far, the time of that reading, the working set in MiB."""
 
     cpu: float
     at: float
@@ -39,42 +39,44 @@ class Used:
 
 
 def is_running(pod: dict[str, Any]) -> bool:
-    """Not one that drains after a rollout: it would be counted in place of its successor."""
+    """Return whether a pod runs and is not draining: that one would be counted in place of its successor."""
     return pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
 
 
 def used(cluster: Cluster) -> dict[str, Used]:
+    """Return the usage of each component, or {} while the kubelet does not report every pod."""
     pods = json.loads(cluster.kubectl("get", "pods", "--output=json").stdout)["items"]
     wanted = {pod["metadata"]["name"]: pod for pod in pods if is_running(pod)}
-    found: dict[str, Used] = {}
-    missing = set(wanted)  # a new pod, of which the kubelet does not know yet what it uses
+    usage: dict[str, Used] = {}
+    missing = set(wanted)  # new pods that the kubelet does not report yet
     for node in {pod["spec"]["nodeName"] for pod in wanted.values()}:
         summary = json.loads(
             cluster.kubectl("get", f"--raw=/api/v1/nodes/{node}/proxy/stats/summary?only_cpu_and_memory=true").stdout
         )
         for pod in summary["pods"]:
-            if pod["podRef"]["namespace"] == cluster.namespace and (known := wanted.get(pod["podRef"]["name"])):
+            if pod["podRef"]["namespace"] == cluster.namespace and (wanted_pod := wanted.get(pod["podRef"]["name"])):
                 missing.remove(pod["podRef"]["name"])
-                kind = known["metadata"]["labels"]["app.kubernetes.io/component"]
+                kind = wanted_pod["metadata"]["labels"]["app.kubernetes.io/component"]
                 at = calendar.timegm(time.strptime(pod["cpu"]["time"], "%Y-%m-%dT%H:%M:%SZ"))
                 memory = pod["memory"]["workingSetBytes"] / 2**20
-                others = found.get(kind, Used(0, at, 0))
+                others = usage.get(kind, Used(0, at, 0))
                 cpu = others.cpu + pod["cpu"]["usageCoreNanoSeconds"] / 1e9
-                found[kind] = Used(cpu, min(others.at, at), others.memory + memory)
-    return {} if missing else found
+                usage[kind] = Used(cpu, min(others.at, at), others.memory + memory)
+    return {} if missing else usage
 
 
 def settled(cluster: Cluster, after: float) -> dict[str, Used]:
-    """A look of the kubelet that is from after this moment (it looks every ten seconds or so)."""
+    """Wait for a reading of the kubelet's from after this time; it takes one about every ten seconds."""
     for _ in range(60):
-        found = used(cluster)
-        if found.keys() == KINDS and min(one.at for one in found.values()) > after:
-            return found
+        usage = used(cluster)
+        if usage.keys() == KINDS and min(one.at for one in usage.values()) > after:
+            return usage
         time.sleep(1)
     raise SystemExit("the kubelet's figures did not change in 60 seconds")
 
 
 def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
+    """Send the request at a rate a second (0: as fast as possible); return benchmarks.service.load's figures."""
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "benchmarks.service.load", port, str(CLIENTS), str(seconds), str(rate), "0"]
     result = subprocess.run(command, input=request, capture_output=True, check=True)
@@ -84,8 +86,8 @@ def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
     return document
 
 
-def install(instance: Instance) -> tuple[Cluster, str]:
-    """The release in a namespace whose quota is what one node has left; its URL on this machine, and its token."""
+def install(instance: LocalCluster) -> tuple[Cluster, str]:
+    """Install the release in a namespace whose quota is what one node has free; return its cluster and its URL."""
     ledger = image.build_image(room.ROOT, name="flaskapp")
     archives = {ledger.reference: ledger.archive}
     if database := image.postgres_archive():
@@ -116,14 +118,14 @@ def filled(cluster: Cluster, url: str) -> bytes:
 
 
 def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) -> tuple[float, dict[str, Used]]:
-    """Requests/s, and what each kind of pod used meanwhile: cores, and the working set at the end."""
+    """Return the requests/s, and what each component used: cores during the load, the working set at its end."""
     before = settled(cluster, time.time())
     answered = 0.0
     if request:
         answered = load(url, request, seconds, rate)["rate"]
     else:
         time.sleep(seconds)
-    # Seconds of CPU from before to after all of it, spread over the time of the load.
+    # All seconds of CPU between the two readings, divided by the length of the load.
     after = settled(cluster, time.time())
     return answered, {
         kind: Used((after[kind].cpu - before[kind].cpu) / seconds, after[kind].at, after[kind].memory) for kind in KINDS
@@ -131,7 +133,7 @@ def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) ->
 
 
 def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int, float, dict[str, Used]]]:
-    """Reads of twenty at a rate that one pod bears, answered by one, two and three of them."""
+    """Measure reads of twenty, at a rate that one pod can serve, with one, two and three pods."""
     cluster.kubectl("delete", "resourcequota", "node", "--ignore-not-found")  # three are more than one node takes
     deployment = f"deployment/{RELEASE}-flaskapp"
     for replicas in (1, 2, 3):
@@ -141,6 +143,7 @@ def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int,
 
 
 def run(name: str, seconds: int) -> None:
+    """Measure on the local cluster of this name, and print a table; each load takes `seconds`."""
     instance = lifecycle.up(name)
     cluster, url = install(instance)
     loads = [("nothing", b"", 0), ("GET one", filled(cluster, url), RATE), ("GET twenty", get(TWENTY), RATE)]
@@ -154,11 +157,12 @@ def run(name: str, seconds: int) -> None:
 
 
 def milliseconds(answered: float, used_by: dict[str, Used]) -> float:
-    """CPU of one request, web pods and database together."""
+    """Return the CPU time of one request in ms, web pods and database together."""
     return 1000 * sum(kind.cpu for kind in used_by.values()) / answered
 
 
 def line(what: str, answered: float, used_by: dict[str, Used]) -> str:
+    """Return a row of the table."""
     web, database = used_by["web"], used_by["database"]
     each = f"{milliseconds(answered, used_by):.2f}" if answered else ""
     return (

@@ -1,4 +1,4 @@
-"""Room on nodes: what they give, what the system's pods take, what a release asks for while it rolls out."""
+"""Room on nodes: what they provide, what the system's pods take, what a release requests during a rollout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEBIBYTES = {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}
 
 @dataclass(frozen=True)
 class Room:
-    """Millicores, MiB and pods."""
+    """An amount of millicores, MiB and pods."""
 
     cpu: int = 0
     memory: int = 0
@@ -32,35 +32,36 @@ class Room:
         return Room(self.cpu * count, self.memory * count, self.pods * count)
 
     def holds(self, other: Room) -> bool:
+        """Return whether the other amount fits into this one."""
         return self.cpu >= other.cpu and self.memory >= other.memory and self.pods >= other.pods
 
     @property
     def quota(self) -> dict[str, str]:
-        """As the `hard` of a ResourceQuota."""
+        """The same as `hard` of a ResourceQuota."""
         return {"requests.cpu": f"{self.cpu}m", "requests.memory": f"{self.memory}Mi", "pods": str(self.pods)}
 
 
 def room(cpu: str, memory: str, pods: int = 1) -> Room:
-    """Room by Kubernetes quantities, such as `100m`, `1` and `128Mi`."""
+    """Parse Kubernetes quantities, such as `100m`, `1` and `128Mi`."""
     millicores = int(cpu[:-1]) if str(cpu).endswith("m") else int(float(cpu) * 1000)
     return Room(millicores, int(int(memory[:-2]) * MEBIBYTES[memory[-2:]]), pods)
 
 
 def system(nodes: int) -> dict[str, Room]:
-    """What each add-on takes of so many nodes."""
+    """Return what each add-on takes on this number of nodes."""
     listed = NODE["system"] + (NODE["beyond_one_node"] if nodes > 1 else [])
     each = {item["name"]: (item["pods"], room(item["cpu"], item["memory"])) for item in listed}
     return {name: one * (pods if isinstance(pods, int) else nodes) for name, (pods, one) in each.items()}
 
 
 def left(nodes: int) -> Room:
-    """What the system leaves of so many nodes."""
-    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
-    return given - sum(system(nodes).values(), Room())
+    """Return what the add-ons leave of this number of nodes."""
+    capacity = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    return capacity - sum(system(nodes).values(), Room())
 
 
 def of_pod(spec: dict[str, Any]) -> Room:
-    """What the scheduler counts for a pod: its containers together, or its largest init container."""
+    """Return what the scheduler counts for a pod: its containers together, or its largest init container."""
 
     def asked(container: dict[str, Any]) -> Room:
         requests = container["resources"]["requests"]
@@ -73,7 +74,7 @@ def of_pod(spec: dict[str, Any]) -> Room:
 
 
 def render(chart: str, *values: str) -> list[dict[str, Any]]:
-    """Objects of a chart with values files, relative to the repository."""
+    """Render a chart with values files, whose paths are relative to the repository."""
     files = [part for name in values for part in ("--values", name)]
     passwords = ["--set", "auth.existingSecret=a" if chart == "postgresql" else "postgresql.auth.existingSecret=a"]
     subprocess.run(
@@ -85,7 +86,7 @@ def render(chart: str, *values: str) -> list[dict[str, Any]]:
 
 
 def rollout(objects: list[dict[str, Any]]) -> dict[str, Room]:
-    """What objects ask for in the middle of a rollout: every pod that serves, the ones on top, the migration."""
+    """Return the requests in the middle of a rollout: of all serving pods, the surge, the database, the migration."""
     asked: dict[str, Room] = {}
     kinds = {item["kind"]: item for item in objects}
     for item in objects:
@@ -106,7 +107,7 @@ TWO_NODES = 2, [("flaskapp", "environments/production.yaml"), ("postgresql", "ch
 
 
 def asked(releases: list[tuple[str, str]]) -> dict[str, Room]:
-    """What the releases of a plan ask for together, by part."""
+    """Return what the releases of a plan request together, by component."""
     parts: dict[str, Room] = {}
     for chart, values in releases:
         parts |= rollout(render(chart, values))
@@ -114,14 +115,14 @@ def asked(releases: list[tuple[str, str]]) -> dict[str, Room]:
 
 
 def table(nodes: int, parts: dict[str, Room]) -> list[str]:
-    """The arithmetic as lines of Markdown."""
-    given = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
+    """Return the calculation as a Markdown table."""
+    capacity = room(NODE["node"]["cpu"], NODE["node"]["memory"], NODE["node"]["pods"]) * nodes
     lines = ["| what | pods | CPU | memory |", "| --- | ---: | ---: | ---: |"]
 
     def row(name: str, one: Room) -> None:
         lines.append(f"| {name} | {one.pods} | {one.cpu}m | {one.memory} MiB |")
 
-    row(f"**{nodes} x t4g.small gives**", given)
+    row(f"**{nodes} x t4g.small gives**", capacity)
     for name, one in (system(nodes) | parts).items():
         row(name, one)
     row("**still free**", left(nodes) - sum(parts.values(), Room()))

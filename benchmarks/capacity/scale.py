@@ -1,5 +1,6 @@
-"""How far a release goes: requests a second by nodes, and what a rate takes, out of the CPU that a request was measured
-to take. A request a second of a millisecond each is a millicore.
+"""How far a release scales, calculated from the measured CPU time of a request.
+
+One request a second that takes a millisecond of CPU is one millicore.
 """
 
 from math import ceil
@@ -11,14 +12,14 @@ from benchmarks.capacity import room
 MEASURED, BASELINE = room.NODE["measured"], room.NODE["baseline"]["cpu"]
 VALUES = yaml.safe_load((room.ROOT / "charts/flaskapp/values.yaml").read_text())
 WEB, DATABASE = MEASURED["web"]["milliseconds"], MEASURED["database"]["milliseconds"]
-FOR_EVER = int(BASELINE.removesuffix("m")) - room.NODE["system_uses"]  # millicores of a node, for the release
+SUSTAINED = int(BASELINE.removesuffix("m")) - room.NODE["system_uses"]  # millicores of a node, for the release
 AUTOSCALED = VALUES["autoscaling"]["targetCPUUtilizationPercentage"] / 100
 REQUESTED = int(VALUES["resources"]["requests"]["cpu"].removesuffix("m"))
 RESERVED = VALUES["database"]["reservedConnections"]
 
 
 def serving(nodes: int) -> int:
-    """Pods that serve, at most, so that a rollout still fits."""
+    """Return how many pods can serve so that a rollout still fits."""
     plan = room.ONE_NODE if nodes == 1 else room.TWO_NODES
     parts = room.asked(plan[1])
     one = parts["web, during a rollout"]
@@ -28,25 +29,26 @@ def serving(nodes: int) -> int:
 
 
 def connections(pods: int) -> int:
-    """What so many pods, and one more in a rollout, may ask the database for."""
+    """Return how many database connections this number of pods can open, with one more pod in a rollout."""
     return int((pods + 1) * VALUES["workers"] * VALUES["threads"] + RESERVED)
 
 
 def most_pods() -> int:
-    """That the database has connections for, by the chart's own rule."""
+    """Return for how many pods the database has connections, by the chart's own rule."""
     return next(pods for pods in range(1000, 0, -1) if connections(pods) <= VALUES["database"]["maxConnections"])
 
 
 def carried(nodes: int) -> tuple[int, str]:
-    """Requests a second that can be sustained, and what limits them."""
+    """Return the sustained requests/s, and what limits them."""
     pods = min(serving(nodes), most_pods())
     idle = MEASURED["database"]["idle"] + pods * MEASURED["web"]["idle"]
-    together = (nodes * FOR_EVER - idle) / (WEB + DATABASE)
-    database = (FOR_EVER - MEASURED["database"]["idle"]) / DATABASE
+    together = (nodes * SUSTAINED - idle) / (WEB + DATABASE)
+    database = (SUSTAINED - MEASURED["database"]["idle"]) / DATABASE
     return int(min(together, database)), "CPU of all nodes" if together < database else "CPU of the database's node"
 
 
 def by_nodes() -> list[str]:
+    """Return a Markdown table of pods and requests/s by number of nodes."""
     lines = [
         "| t4g.small | pods that fit | that have connections | requests/s, sustained (calculated) | what ends it |"
     ]
@@ -58,6 +60,7 @@ def by_nodes() -> list[str]:
 
 
 def by_rate() -> list[str]:
+    """Return a Markdown table of CPU, pods and connections by requests/s."""
     lines = [
         f"| requests/s | web vCPU | database vCPU | pods of {REQUESTED}m | connections "
         "| pods of 1000m | connections | MB/s |",

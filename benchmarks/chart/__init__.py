@@ -1,0 +1,1 @@
+"""How long the chart takes to render."""

@@ -1,4 +1,4 @@
-"""`helm template` of the chart with its database, and of what `helm create` makes: alternating, milliseconds."""
+"""Time `helm template` of the chart with its database beside that of `helm create`'s chart, in milliseconds."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts/flaskapp"
 
 
 def milliseconds(*command: str | Path) -> tuple[float, float]:
-    """By the clock, and of CPU, which other work on the machine changes less."""
+    """Run a command; return its milliseconds of wall clock, and of CPU, which other work disturbs less."""
     started, before = time.perf_counter(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
@@ -23,7 +23,7 @@ def milliseconds(*command: str | Path) -> tuple[float, float]:
 
 
 def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """What each side's renders took, by the clock and of CPU."""
+    """Render both sides in turn; return each side's milliseconds of wall clock and of CPU."""
     os.environ["PATH"] = f"{programs.binaries('chart')}:{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made"
@@ -31,7 +31,7 @@ def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
         milliseconds("helm", "dependency", "build", "--skip-refresh", CHART)
         commands: dict[str, list[str | Path]] = {
             "flaskapp, with PostgreSQL": ["web", CHART, "--set", "postgresql.auth.existingSecret=database"],
-            "what `helm create` makes": ["web", made],
+            "the chart of `helm create`": ["web", made],
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(rounds):
@@ -41,6 +41,7 @@ def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def main() -> None:
+    """Print a table of both sides."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks chart --", description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     times = alternating(parser.parse_args().rounds)

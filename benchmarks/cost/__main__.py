@@ -1,4 +1,4 @@
-"""`python -m benchmarks cost`: what a month costs, out of the prices in benchmarks/cost/prices.yaml: docs/cost.md."""
+"""`make bench SUITE=cost`: what a month costs, by the prices in benchmarks/cost/prices.yaml; docs/cost.md has it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ HOURLY = ("hour", "vCPU-hour")
 
 
 def monthly(item: str, quantity: float) -> float | None:
-    """Dollars a month; None where the price is not known."""
+    """Return dollars a month; None if the price is not known."""
     entry = BOOK["prices"][item]
     if entry["price"] is None:
         return None
@@ -18,6 +18,7 @@ def monthly(item: str, quantity: float) -> float | None:
 
 
 def prices() -> list[str]:
+    """Return a table of the prices and their sources."""
     lines = ["| what | price | for a | read in |", "| --- | ---: | --- | --- |"]
     for entry in BOOK["prices"].values():
         price = "" if entry["price"] is None else f"{entry['price']:g}"
@@ -26,6 +27,7 @@ def prices() -> list[str]:
 
 
 def plans() -> list[str]:
+    """Return a table of each plan's monthly costs."""
     names = list(BOOK["plans"])
     lines = [f"| what | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
     sums = dict.fromkeys(names, 0.0)
@@ -44,7 +46,7 @@ def plans() -> list[str]:
 
 
 def night() -> list[str]:
-    """What nodes save that are there in working hours alone."""
+    """Return a table of what is saved by nodes that run in working hours only."""
     hours, work, nodes = BOOK["hours"], BOOK["night"]["work"], BOOK["night"]["nodes"]
     price = BOOK["prices"]["node"]["price"]
     always, saved = nodes * price * hours, nodes * price * (hours - work)
@@ -54,17 +56,18 @@ def night() -> list[str]:
 
 
 def release() -> list[str]:
-    """What a release costs beside the month: the rest, its storage and signatures, is a hundredth of a cent."""
+    """Return a table of a release's own cost; its storage and signatures are a hundredth of a cent."""
     minutes = BOOK["release"]["build"]
     return ["| a release | dollars |", "| --- | ---: |", f"| {minutes} minutes of CodeBuild | {releasing():.2f} |"]
 
 
 def releasing() -> float:
+    """Return the dollars of a release's build minutes."""
     return float(BOOK["release"]["build"] * BOOK["prices"]["build"]["price"])
 
 
 def credits() -> list[str]:
-    """What CPU beyond the credits costs at worst, beside the node itself."""
+    """Return a table of what CPU beyond the credits costs at most, beside the node itself."""
     hours, node, surplus = BOOK["hours"], BOOK["prices"]["node"]["price"], BOOK["prices"]["surplus"]["price"]
     return [
         "| a t4g.small | a month |",
@@ -76,6 +79,7 @@ def credits() -> list[str]:
 
 
 def main() -> None:
+    """Print all tables."""
     print(f"US dollars, {BOOK['region']}, on demand, read on {BOOK['read']}; a month has {BOOK['hours']} hours.")
     for table in (plans(), release(), night(), credits(), prices()):
         print("\n" + "\n".join(table))

@@ -1,0 +1,1 @@
+"""One table of all figures, ours beside those of others."""

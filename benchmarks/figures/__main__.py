@@ -1,6 +1,6 @@
-"""`make bench`: one table of what the parts came to, as Markdown and JSON, and a plot: docs/benchmarks.md.
+"""`make bench`: one table of all parts' figures, as Markdown and JSON, and a plot; docs/benchmarks.md has them.
 
-A part that can't run here says so, and the rest goes on; what it came to the last time stays in the table.
+A part that can't run on this machine says so and is skipped; its last figures stay in the table.
 """
 
 import argparse
@@ -15,7 +15,7 @@ PLOT = PAGE.with_suffix(".svg")
 
 
 def measure(part: str) -> bool:
-    """Measure a part and keep its figures; return whether it could be."""
+    """Measure a part and keep its figures; return whether that worked."""
     began = time.monotonic()
     try:
         figures = parts.PARTS[part]()
@@ -29,7 +29,8 @@ def measure(part: str) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks figures --", description=__doc__)
+    """Measure the parts, and print the table of all; 1 if none could be measured."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.partition("\n")[0])
     parser.add_argument("part", nargs="*", help=f"of {', '.join(parts.PARTS)}; all if none is named")
     parser.add_argument("--kept", action="store_true", help="Measure nothing: print what is kept.")
     arguments = parser.parse_args()

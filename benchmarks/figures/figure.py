@@ -1,4 +1,4 @@
-"""A figure: what was measured, ours and what it is measured beside; a table and a plot of them."""
+"""A figure: what was measured, and beside what; the table and the plot of all."""
 
 import json
 import os
@@ -17,7 +17,7 @@ WIDTH, ROW, LABEL = 800, 26, 430
 
 @dataclass(frozen=True)
 class Figure:
-    """Samples of both sides, which took turns; `other` is empty where there is nothing to compare with."""
+    """Samples of both sides, measured in turn; `other` is empty if there is nothing to compare with."""
 
     what: str
     unit: str
@@ -27,16 +27,19 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
+        """The median of ours, divided by the other side's."""
         return median(self.ours) / median(self.other) if self.other else None
 
 
 def machine() -> str:
+    """Describe this machine: cores, memory, system, load."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, Python {platform.python_version()}"
     return f"{os.cpu_count()} cores of {platform.machine()}, {memory:.0f} GiB, {system}, load {os.getloadavg()[0]:.0f}"
 
 
 def spread(values: Sequence[float]) -> str:
+    """Return `median (lowest-highest)`."""
     digits = 0 if median(values) >= 100 else 1 if median(values) >= 10 else 2
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
@@ -44,7 +47,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def keep(part: str, figures: list[Figure], path: Path = RESULTS) -> None:
-    """Put a part's figures beside those of the others, which may have been measured another day."""
+    """Store a part's figures beside those of the others, which may be from another day."""
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     now = datetime.now(UTC).date().isoformat()
     results[part] = {"date": now, "machine": machine(), "figures": [asdict(figure) for figure in figures]}
@@ -52,16 +55,16 @@ def keep(part: str, figures: list[Figure], path: Path = RESULTS) -> None:
 
 
 def kept(path: Path = RESULTS) -> dict[str, tuple[str, str, list[Figure]]]:
-    """Date, machine and figures of each part."""
+    """Return the date, the machine and the figures of each part."""
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return {
-        part: (found["date"], found["machine"], [Figure(**figure) for figure in found["figures"]])
-        for part, found in results.items()
+        part: (result["date"], result["machine"], [Figure(**figure) for figure in result["figures"]])
+        for part, result in results.items()
     }
 
 
 def table(results: dict[str, tuple[str, str, list[Figure]]]) -> list[str]:
-    """Ratios first: they carry further than figures of one machine."""
+    """Return the Markdown table; ratios come first, as they depend less on the machine."""
     rows = [(part, figure) for part, (_, _, figures) in results.items() for figure in figures]
     rows.sort(key=lambda row: row[1].ratio is None)
     lines = ["| ratio | what | ours | beside it | by |", "| ---: | --- | --- | --- | --- |"]
@@ -74,12 +77,13 @@ def table(results: dict[str, tuple[str, str, list[Figure]]]) -> list[str]:
 
 
 def machines(results: dict[str, tuple[str, str, list[Figure]]]) -> list[str]:
+    """Return a list of where and when each part was measured."""
     return [f"- `{part}`: {date}, {where}" for part, (date, where, _) in results.items()]
 
 
 def plot(results: dict[str, tuple[str, str, list[Figure]]]) -> str:
-    """A bar for each ratio, with the line where both sides are equal."""
-    figures = [figure for _, _, found in results.values() for figure in found if figure.ratio is not None]
+    """Return an SVG with a bar for each ratio, and a line where both sides are equal."""
+    figures = [figure for _, _, measured in results.values() for figure in measured if figure.ratio is not None]
     ratios = [figure.ratio or 0 for figure in figures]
     scale, height = (WIDTH - LABEL - 60) / max([1.0, *ratios]), ROW * len(figures) + 10
     one = LABEL + scale

@@ -1,4 +1,4 @@
-"""What is measured: each part gives figures, or says why it can't here."""
+"""The parts of `make bench`: each returns figures, or raises UnableError with the reason."""
 
 import json
 import os
@@ -26,7 +26,8 @@ from flaskapp_deploy.shell import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTANCE = os.environ.get("INSTANCE", "bench")
-# What a tutorial has: one stage, everything copied, requirements installed. pip's settings are this machine's.
+# The Dockerfile of most tutorials: one stage, all files copied, requirements installed. pip has this machine's settings
+# as secrets.
 PLAIN = f"""\
 FROM {baseimages.PYTHON}
 WORKDIR /app
@@ -42,12 +43,13 @@ class UnableError(Exception):
 
 
 def need_root() -> None:
+    """Raise UnableError unless this runs as root."""
     if os.geteuid() != 0:
         raise UnableError("it needs root")
 
 
 def render() -> list[Figure]:
-    """`helm template`, against what `helm create` makes."""
+    """Measure `helm template` against the chart that `helm create` makes."""
     ours, theirs = alternating(rounds=15).values()
     cpu = Figure("`helm template`", "ms of CPU", [t[1] for t in ours], "`helm create`", [t[1] for t in theirs])
     clock = Figure("`helm template`", "ms", [t[0] for t in ours], "`helm create`", [t[0] for t in theirs])
@@ -55,7 +57,7 @@ def render() -> list[Figure]:
 
 
 def service() -> list[Figure]:
-    """One worker of ours, of Flask with an ORM, and of raw WSGI; and its start."""
+    """Measure one worker of the service, of Flask with an ORM and of raw WSGI; and the service's start."""
     with postgres() as (server, _), ExitStack() as stack:
         environment = prepared(server, "small", 10_000, ledger.GAP)
         modules = {"flaskapp": "", "orm": "benchmarks.service.orm:app", "raw": "benchmarks.service.raw:app"}
@@ -70,6 +72,7 @@ def service() -> list[Figure]:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command in the repository and return its output; raise UnableError if it fails."""
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if result.returncode:
         raise UnableError(f"`{' '.join(command)[:60]}` failed: {(result.stderr or result.stdout).strip()[-200:]}")
@@ -77,7 +80,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 def image_size() -> list[Figure]:
-    """Layers above the base, compressed, against a plain `FROM python` with `pip install`."""
+    """Measure the compressed layers above the base against a plain `FROM python` with `pip install`."""
     need_root()
     with tempfile.TemporaryDirectory() as folder, buildkit.daemon() as builder:
         work = Path(folder)
@@ -98,7 +101,7 @@ def image_size() -> list[Figure]:
 
 
 def up() -> list[Figure]:
-    """`make up` where it has run before; what its release uses; how soon the autoscaler follows a step of load."""
+    """Measure `make up`, what its release uses, and how soon the autoscaler follows a step of load."""
     need_root()
     make = ["make", "--no-print-directory", "up", f"INSTANCE={INSTANCE}"]
     try:
@@ -118,11 +121,12 @@ def up() -> list[Figure]:
 
 
 def url(cluster: Cluster) -> str:
+    """Forward a local port to the release, and return its URL."""
     return lifecycle.forward(INSTANCE, cluster.namespace, "flaskapp")
 
 
 def working_set(cluster: Cluster) -> dict[str, float]:
-    """MiB of the release, its database and its one replica, as the kubelet counts it, after 20 seconds of load."""
+    """Return MiB of the release, its database and its one replica, by the kubelet, after 20 seconds of load."""
     load(int(url(cluster).rpartition(":")[2]), get("/api/v1/deployments"), 20)
     used = capacity.settled(cluster, time.time())
     replica, database = used["web"].memory, used["database"].memory
@@ -130,12 +134,12 @@ def working_set(cluster: Cluster) -> dict[str, float]:
 
 
 def autoscaled(cluster: Cluster) -> float:
-    """Seconds from the first request of a steady load to a second pod that is ready, from one."""
+    """Return the seconds from the first request of a steady load until a second pod is ready."""
     scaling = {
         "minReplicas": 1,
         "maxReplicas": 3,
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "flaskapp"},
-        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},  # what ran before is not to count
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},  # earlier load must not count
     }
     scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "step"}}
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(scaler | {"spec": scaling | metric(70)}))
@@ -160,7 +164,7 @@ def autoscaled(cluster: Cluster) -> float:
 
 
 def at_rest(cluster: Cluster) -> bool:
-    """Whether the autoscaler has a figure, wants one pod by it, and that is how many there are."""
+    """Return whether the autoscaler has a reading below 50 %, and the one pod that it wants is there."""
     document = json.loads(cluster.kubectl("get", "horizontalpodautoscaler", "step", "--output=json").stdout)["status"]
     metrics = [each.get("resource", {}).get("current", {}) for each in document.get("currentMetrics", [])]
     deployment = json.loads(cluster.kubectl("get", "deployment", "flaskapp", "--output=json").stdout)["status"]
@@ -169,12 +173,13 @@ def at_rest(cluster: Cluster) -> bool:
 
 
 def metric(utilization: int) -> dict[str, Any]:
+    """Return the part of an autoscaler's spec that targets this CPU utilization in percent."""
     target = {"type": "Utilization", "averageUtilization": utilization}
     return {"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}
 
 
 def replicas() -> list[Figure]:
-    """CPU of a read of twenty, web pods and database together, by one, two and three pods in turn."""
+    """Measure the CPU time of a read of twenty, web pods and database together, with one, two and three pods."""
     need_root()
     each: dict[int, list[float]] = {}
     try:
@@ -189,19 +194,19 @@ def replicas() -> list[Figure]:
 
 
 def pipeline() -> list[Figure]:
-    """`make pipeline`: buildspec.yml from its first line to a release."""
+    """Measure `make pipeline`: buildspec.yml from its first line to a release."""
     need_root()
     began = time.perf_counter()
     run(["make", "--no-print-directory", "pipeline", f"INSTANCE={INSTANCE}"])
     took = time.perf_counter() - began
     log = (ROOT / "build/pipeline/build.log").read_text()
     checks = re.findall(r"check: passed in (\d+) s", log)
-    found = [Figure("`make pipeline`", "s", [took])]
-    return [*found, *(Figure("of that, its checks", "s", [float(value)]) for value in checks)]
+    total = [Figure("`make pipeline`", "s", [took])]
+    return [*total, *(Figure("of that, its checks", "s", [float(value)]) for value in checks)]
 
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
-    "pipeline": pipeline,  # the first: it wants everything committed, and the others change results.json
+    "pipeline": pipeline,  # first, as it requires a clean work tree and the others change results.json
     "render": render,
     "service": service,
     "image": image_size,

@@ -1,1 +1,1 @@
-"""How quick the service is, and against what: `python -m benchmarks.service`."""
+"""How fast the service is, beside what: `make bench SUITE=service`."""

@@ -1,7 +1,7 @@
-"""The service against raw WSGI, bare Flask and the ORM, the sides alternating in one run; medians and spread.
+"""Compare the service with raw WSGI, bare Flask and the ORM, in turn within one run; medians and spread.
 
 Every side is gunicorn with one worker and four threads, and eight clients that keep their connection. The service runs
-as in production: log, metrics, request id, headers, checks, and the token for what is written.
+as in production: log, metrics, request id, headers, validation, and a token for writes.
 """
 
 import argparse
@@ -40,7 +40,7 @@ GAP = "interval '5 minutes'"  # between two deployments
 
 @dataclass
 class Run:
-    """One run of measurements: its options, its server, and databases that are filled when first asked for."""
+    """One run of measurements: its options, its server, and databases that are filled at the first use."""
 
     options: argparse.Namespace
     stack: ExitStack
@@ -49,15 +49,18 @@ class Run:
 
     @cached_property
     def small(self) -> dict[str, str]:
+        """The environment of a database with 10,000 deployments."""
         return prepared(self.server, "small", 10_000, GAP)
 
     @cached_property
     def large(self) -> dict[str, str]:
+        """The environment of a database with `--rows` deployments."""
         return prepared(self.server, "large", self.options.rows, GAP)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.service", description=__doc__)
+    """Run the parts that are named, or all."""
+    parser = argparse.ArgumentParser(prog="make bench SUITE=service", description=__doc__)
     parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=5)
@@ -68,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.part) - set(PARTS):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # by way of the stack, which ends the servers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # unwinds the stack, which ends the servers
     with ExitStack() as stack:
         server, directory = stack.enter_context(postgres())
         run = Run(options, stack, server, directory)
@@ -78,9 +81,9 @@ def main() -> None:
 
 
 def speeds(run: Run) -> None:
-    """Requests a second against the baselines, the waits at half of that, and the processor time of a request.
+    """Measure requests/s against the baselines, latency at half of that rate, and the CPU time of a request.
 
-    Other work on the machine takes rates from all sides alike at best; the processor time it hardly changes.
+    Other work on the machine lowers the rates of all sides, and hardly changes the CPU time.
     """
     sides = {
         "flaskapp": Side(run.stack, run.small),
@@ -117,7 +120,7 @@ Measured = dict[str, list[float]]
 
 
 def alternating(sides: dict[str, Side], request: bytes, rounds: int, seconds: float) -> tuple[Measured, Measured]:
-    """Requests a second, and microseconds of the server's processor time for one, of each side in each round."""
+    """Measure each side in each round; return the requests/s, and the server's CPU time of a request in µs."""
     rates: Measured = {side: [] for side in sides}
     costs: Measured = {side: [] for side in sides}
     for side in sides.values():  # warm
@@ -132,17 +135,18 @@ def alternating(sides: dict[str, Side], request: bytes, rounds: int, seconds: fl
 
 
 def ratio(upper: list[float], lower: list[float]) -> float:
-    """The median of the rounds' ratios: what changes from round to round met both sides."""
+    """Return the median of the rounds' ratios: changes from one round to the next affect both sides."""
     return median(one / other for one, other in zip(upper, lower, strict=True))
 
 
 def show(name: str, measured: Measured, ratios: dict[str, float]) -> None:
+    """Print a row: each side's figures, and the ratios to the baselines."""
     values = "".join(f"{spread(measured[side]) if side in measured else '':>18}" for side in ("flaskapp", *BASELINES))
     print(f"{name:<20}{values}{''.join(f'{value:>9.2f}' for value in ratios.values())}", flush=True)
 
 
 def inside(run: Run) -> None:
-    """What one GET takes of the processor in each side's own code, with no server around it."""
+    """Measure the CPU time of one GET in each side's own code, without a server."""
     with ExitStack() as stack:
         listed = json.loads(fetch(Side(stack, run.small).port, "/api/v1/deployments"))
     path = f"/api/v1/deployments/{listed['items'][0]['id']}"
@@ -152,7 +156,7 @@ def inside(run: Run) -> None:
 
 
 def growth(run: Run) -> None:
-    """The same number of deployments in range, in a small table and in a large one."""
+    """Compare the same reads on a small table and on a large one, with equally many deployments in range."""
     options = run.options
     ports = {"small": Side(run.stack, run.small).port, "large": Side(run.stack, run.large).port}
     today = datetime.now(UTC).date()
@@ -173,7 +177,7 @@ def growth(run: Run) -> None:
 
 
 def imports(run: Run) -> None:
-    """`flaskapp import` against psql's COPY of the same rows into the same table with the same indexes."""
+    """Compare `flaskapp import` with psql's COPY of the same rows into the same table with its indexes."""
     rows, server, directory = 100_000, run.server, run.directory
     source = prepared(server, "source", rows, GAP)
     lines, table = directory / "lines", directory / "table"
@@ -191,13 +195,13 @@ def imports(run: Run) -> None:
 
 
 def start(run: Run) -> None:
-    """From the process's start to /readyz, against the bare import of the libraries."""
+    """Measure from the process's start to /readyz, beside the bare import of the libraries."""
     ready, bare = starts(run.small)
     print(f"\nseconds to /readyz {spread(ready, 2)}, bare import {spread(bare, 2)}, ratio {ratio(ready, bare):.2f}")
 
 
 def starts(environment: dict[str, str]) -> tuple[list[float], list[float]]:
-    """Seconds to /readyz, and of the bare import of the libraries, in turn."""
+    """Return the seconds to /readyz, and those of the bare import of the libraries, measured in turn."""
     ready, bare = [], []
     command = [sys.executable, "-c", f"import {memory.LIBRARIES}"]
     for _ in range(5):
@@ -208,17 +212,19 @@ def starts(environment: dict[str, str]) -> tuple[list[float], list[float]]:
 
 
 def same_bytes(mine: int, baseline: int, path: str) -> None:
+    """Exit with an error unless both ports answer with the same bytes."""
     if fetch(mine, path) != fetch(baseline, path):
         raise SystemExit("the baseline gives other bytes than the service; it would measure something else")
 
 
 def questions(run: Run) -> None:
-    """The plans at full size."""
+    """Print the plans on the large table."""
     assert run.large
     plans.explain(run.server, "large")
 
 
 def working_set(run: Run) -> None:
+    """Measure the server's memory while it answers requests."""
     memory.measure(run.stack, run.small, run.options.requests)
 
 

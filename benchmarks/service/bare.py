@@ -1,4 +1,4 @@
-"""Raw, behind Flask and nothing else: no checks, log, metrics or tokens; what is the most that Flask leaves of raw."""
+"""A baseline: raw's statements behind plain Flask, without validation, log, metrics or tokens."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ app = Flask(__name__)
 
 
 def answer(statement: str, values: Any = None, status: int = 200) -> Response:
+    """Run the statement and return its JSON."""
     with cursor() as run:
         run.execute(statement, values)
         content = run.fetchone()[0].encode() + b"\n"
@@ -19,14 +20,17 @@ def answer(statement: str, values: Any = None, status: int = 200) -> Response:
 
 @app.get("/api/v1/deployments/<id>")
 def one(id: str) -> Response:
+    """One deployment."""
     return answer(ONE, (id,))
 
 
 @app.get("/api/v1/deployments")
 def index() -> Response:
+    """The newest twenty."""
     return answer(LIST)
 
 
 @app.post("/api/v1/deployments")
 def record() -> Response:
+    """Record a deployment."""
     return answer(POST, {**request.get_json(), "id": str(uuid7())}, 201)

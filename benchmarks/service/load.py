@@ -1,8 +1,8 @@
-"""A load generator that is cheaper than what it measures: raw sockets, kept open, one thread each.
+"""A load generator that costs less than what it measures: raw sockets, kept open, one thread each.
 
 `python -m benchmarks.service.load PORT CLIENTS SECONDS RATE COUNT` reads one request (bytes) from standard input and
-prints JSON: requests a second, p50 and p99 in milliseconds, answers that were no 2xx. RATE 0 is as fast as it goes;
-COUNT ends it after so many requests, 0 does not.
+prints JSON: requests/s, p50 and p99 in milliseconds, the number of answers other than 2xx. RATE 0 means as fast as
+possible, COUNT 0 no limit of requests.
 """
 
 import json
@@ -15,6 +15,7 @@ import time
 def client(
     port: int, request: bytes, end: float, gap: float, count: int, seconds: list[float], bad: list[bytes]
 ) -> None:
+    """Send the request on one connection until `end`, and append each answer's seconds and each bad answer's head."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         due = time.perf_counter()
@@ -32,6 +33,7 @@ def client(
 
 
 def receive(sock: socket.socket) -> bytes:
+    """Read a whole answer and return its head."""
     data = sock.recv(65536)
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -42,6 +44,7 @@ def receive(sock: socket.socket) -> bytes:
 
 
 def main() -> None:
+    """Run the clients, and print the figures of all."""
     port, clients = int(sys.argv[1]), int(sys.argv[2])
     duration, rate, count = float(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
     request = sys.stdin.buffer.read()
@@ -49,8 +52,8 @@ def main() -> None:
     bad: list[bytes] = []
     end = time.perf_counter() + duration
     gap = clients / rate if rate else 0.0
-    given = (port, request, end, gap, count, seconds, bad)
-    threads = [threading.Thread(target=client, args=given) for _ in range(clients)]
+    arguments = (port, request, end, gap, count, seconds, bad)
+    threads = [threading.Thread(target=client, args=arguments) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

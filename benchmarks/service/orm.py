@@ -1,4 +1,4 @@
-"""The usual way: Flask, Flask-SQLAlchemy's session, entities and jsonify; with the service's own tables."""
+"""A baseline: the usual Flask-SQLAlchemy session, entities and jsonify, on the service's own tables."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from flaskapp.settings import Settings
 
 
 class Entity(Deployment):
-    """A deployment that knows its service and environment."""
+    """A deployment with its service and environment."""
 
     service: Mapped[Service] = relationship(Service)
     environment: Mapped[Environment] = relationship(Environment)
@@ -31,6 +31,7 @@ db.init_app(app)
 
 
 def shown(d: Entity) -> dict[str, Any]:
+    """Return a deployment as the API shows it."""
     return {
         "id": d.id,
         "service": d.service.name,
@@ -54,10 +55,12 @@ BOTH = (joinedload(Entity.service), joinedload(Entity.environment))
 
 @app.get("/api/v1/deployments/<id>")
 def one(id: str) -> Response:
+    """One deployment."""
     return jsonify(shown(db.session.scalars(select(Entity).options(*BOTH).where(Entity.id == id)).one()))
 
 
 @app.get("/api/v1/deployments")
 def index() -> Response:
+    """The newest twenty."""
     newest = select(Entity).options(*BOTH).order_by(Entity.started_at.desc(), Entity.id.desc()).limit(20)
     return jsonify(items=[shown(d) for d in db.session.scalars(newest)])

@@ -1,4 +1,4 @@
-"""How PostgreSQL answers each question that grows with the table: the plan's nodes, the indexes used, the time."""
+"""How PostgreSQL runs each statement on a large table: the plan's nodes, the indexes used, the time."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ SHOWN = 6  # distinct nodes, the top first
 
 
 def questions(some: UUID, now: datetime) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The service's own statements, as a public read runs them."""
+    """Return the service's own statements, as a public read runs them, with values."""
     month = {"from": (now - timedelta(days=29)).date(), "to": now.date(), "tz": "Europe/Berlin"}
     filters: dict[str, dict[str, Any]] = {
         "service": {"service": "service-1"},
@@ -43,32 +43,33 @@ def questions(some: UUID, now: datetime) -> dict[str, tuple[str, dict[str, Any]]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a plan's nodes, the top first."""
     yield plan
     for child in plan.get("Plans", []):
         yield from nodes(child)
 
 
 def explain(server: Postgres, database: str) -> None:
-    """Print a line for each question; end with an error where one reads the whole table of deployments."""
+    """Print a line for each statement; exit with an error if one reads the whole table of deployments."""
     whole = []
     print(f"\n{'milliseconds, plan':<28}{'time':>8}{'rows read':>11}  indexes; top nodes")
     with connect(server, database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id FROM deployments ORDER BY started_at OFFSET 1000 LIMIT 1")
         some = cursor.fetchone()[0]
         for name, (statement, values) in questions(some, datetime.now(UTC)).items():
-            for _ in range(2):  # the second one finds its pages in memory
+            for _ in range(2):  # the second time the pages are in memory
                 cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
-            told = cursor.fetchone()[0][0]
-            found = list(nodes(told["Plan"]))
-            indexes = dict.fromkeys(node["Index Name"] for node in found if "Index Name" in node)
-            on_table = [node for node in found if node.get("Relation Name") == "deployments"]
+            explained = cursor.fetchone()[0][0]
+            plan_nodes = list(nodes(explained["Plan"]))
+            indexes = dict.fromkeys(node["Index Name"] for node in plan_nodes if "Index Name" in node)
+            on_table = [node for node in plan_nodes if node.get("Relation Name") == "deployments"]
             read = sum(
                 (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
                 for node in on_table
             )
             whole += [name for node in on_table if node["Node Type"] == "Seq Scan"]
-            top = list(dict.fromkeys(node["Node Type"] for node in found))[:SHOWN]
+            top = list(dict.fromkeys(node["Node Type"] for node in plan_nodes))[:SHOWN]
             used = ", ".join(index for index in indexes if index.startswith("deployments"))
-            print(f"{name:<28}{told['Execution Time']:>8.2f}{read:>11,.0f}  {used}; {' > '.join(top)}", flush=True)
+            print(f"{name:<28}{explained['Execution Time']:>8.2f}{read:>11,.0f}  {used}; {' > '.join(top)}", flush=True)
     if whole:
         raise SystemExit(f"these read the whole table of deployments: {', '.join(whole)}")

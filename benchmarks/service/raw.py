@@ -1,9 +1,9 @@
-"""The baseline, frozen: raw WSGI and psycopg2, one connection a thread, no routing, checks, log or metrics.
+"""The baseline, frozen: raw WSGI and psycopg2, one connection a thread, no routing, validation, log or metrics.
 
-It gives the same bytes as the service, from the same kind of statement.
+It answers with the same bytes as the service, from the same kind of statement.
 """
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 import os
 import threading
@@ -37,6 +37,7 @@ local = threading.local()
 
 
 def cursor() -> Any:
+    """Return a cursor on the thread's own connection."""
     if not hasattr(local, "connection"):
         names = {"host": "HOST", "port": "PORT", "dbname": "NAME", "user": "USERNAME", "password": "PASSWORD"}
         parts: dict[str, Any] = {name: os.environ[f"DB_{variable}"] for name, variable in names.items()}
@@ -46,6 +47,7 @@ def cursor() -> Any:
 
 
 def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """Answer a request (WSGI)."""
     path = environ["PATH_INFO"]
     with cursor() as run:
         if environ["REQUEST_METHOD"] == "POST":

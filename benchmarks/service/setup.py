@@ -1,4 +1,4 @@
-"""What the measurements stand on: a filled database, the sides that serve it, and the load they get."""
+"""What all measurements use: a filled database, the servers to compare, and the load on them."""
 
 import json
 import os
@@ -36,7 +36,7 @@ FILL = """
 
 @contextmanager
 def postgres() -> Iterator[tuple[Postgres, Path]]:
-    """A server that waits for its disk as in production, and its directory; both end with the block."""
+    """Run a PostgreSQL that waits for its disk as in production; yield it and its directory, removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         directory.chmod(0o755)
@@ -49,7 +49,7 @@ def postgres() -> Iterator[tuple[Postgres, Path]]:
 
 
 def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]:
-    """A database of so many deployments; the environment that reaches it."""
+    """Create a database of `rows` deployments, `gap` apart; return the environment that reaches it."""
     execute(server, "postgres", f"CREATE DATABASE {name}")
     environment = os.environ | {
         "DB_HOST": "127.0.0.1",
@@ -68,10 +68,12 @@ def prepared(server: Postgres, name: str, rows: int, gap: str) -> dict[str, str]
 
 
 def connect(server: Postgres, name: str) -> Any:
+    """Connect to a database as the superuser."""
     return psycopg2.connect(host="127.0.0.1", port=server.port, dbname=name, user="postgres", password=server.password)
 
 
 def execute(server: Postgres, name: str, statement: str) -> None:
+    """Execute a statement in a database, outside of a transaction."""
     connection = connect(server, name)
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -80,11 +82,13 @@ def execute(server: Postgres, name: str, statement: str) -> None:
 
 
 def flaskapp(environment: dict[str, str], *arguments: str) -> None:
+    """Run the service's command line."""
     run = [sys.executable, "-m", "flaskapp", *arguments]
     subprocess.run(run, check=True, env=environment, stdout=-3, stderr=-3)
 
 
 def psql(environment: dict[str, str], command: str) -> None:
+    """Run psql on the database of an environment."""
     names = {"HOST": "HOST", "PORT": "PORT", "DATABASE": "NAME", "USER": "USERNAME", "PASSWORD": "PASSWORD"}
     to_libpq = {f"PG{name}": environment[f"DB_{variable}"] for name, variable in names.items()}
     run = [str(PROGRAMS / "psql"), "--no-psqlrc", "--quiet", "--command", command]
@@ -92,7 +96,7 @@ def psql(environment: dict[str, str], command: str) -> None:
 
 
 class Side:
-    """gunicorn with the service, or with a baseline; it answers on `port` once this is made."""
+    """gunicorn with the service or a baseline, which answers on `port` once this exists."""
 
     def __init__(self, stack: ExitStack, environment: dict[str, str], application: str = ""):
         self.port = free_port()
@@ -114,7 +118,7 @@ class Side:
         raise SystemExit(f"{command} did not answer within 20 s")
 
     def processor(self) -> float:
-        """Seconds of processor time that its workers have taken so far."""
+        """Return the seconds of CPU that its workers have taken so far."""
         pid = self.process.pid
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         fields = [Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split() for worker in workers]
@@ -122,16 +126,19 @@ class Side:
 
 
 def fetch(port: int, path: str) -> bytes:
+    """Return the content of a path."""
     with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
         content: bytes = answer.read()
         return content
 
 
 def get(path: str) -> bytes:
+    """Return the bytes of a GET."""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def post() -> bytes:
+    """Return the bytes of a POST that records a deployment."""
     head = (
         "POST /api/v1/deployments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(BODY)}\r\n\r\n"
@@ -142,7 +149,7 @@ def post() -> bytes:
 def load(
     port: int, request: bytes, seconds: float = 3600, rate: float = 0, clients: int = 8, count: int = 0
 ) -> dict[str, float]:
-    """Send for so many seconds, or so many requests."""
+    """Send the request for `seconds`, or `count` times; return the figures of benchmarks.service.load."""
     numbers = [str(number) for number in (port, clients, seconds, rate, count)]
     command = [sys.executable, "-m", "benchmarks.service.load", *numbers]
     output = subprocess.run(command, input=request, capture_output=True, check=True, cwd=ROOT).stdout
@@ -153,13 +160,13 @@ def load(
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds."""
+    """Return the seconds that the work took."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def spread(values: list[float], digits: int = 0) -> str:
-    """`median (lowest-highest)`."""
+    """Return `median (lowest-highest)`."""
     digits = digits or (0 if median(values) > 20 else 1)
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"

@@ -1,21 +1,22 @@
-"""The words of `flaskapp-deploy`. Each imports its room when it runs, so that `--help` loads none."""
+"""The commands of `flaskapp-deploy`. Each imports its package when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from flaskapp_deploy import shell
+from flaskapp_deploy import __version__, shell
 
 if TYPE_CHECKING:
     from flaskapp_deploy.kubernetes import Cluster
-    from flaskapp_deploy.release.config import Release
+    from flaskapp_deploy.release.config import ReleaseConfig
 
 context_option = click.option(
     "--context", envvar="KUBE_CONTEXT", default="", help="Use this cluster of your kubeconfig."
@@ -26,11 +27,16 @@ application_option = click.option(
 )
 name_option = click.option("--name", default="", help="Name of the release. Default: the directory's name.")
 wsgi_option = click.option(
-    "--wsgi", envvar="WSGI", default="", metavar="MODULE:CALLABLE", help="Where wsgi.py and app.py don't say it."
+    "--wsgi",
+    envvar="WSGI",
+    default="",
+    metavar="MODULE:CALLABLE",
+    help="The WSGI application, where neither wsgi.py nor app.py has it.",
 )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="flaskapp-deploy", message="%(prog)s %(version)s")
 def cli() -> None:
     """Deploy a Flask application to Kubernetes with Helm."""
 
@@ -42,9 +48,20 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(_report(error))
     except click.Abort:
         shell.say("interrupted; what was finished is kept")
         sys.exit(130)
+
+
+def _report(error: Exception) -> str:
+    """Write an unexpected error's traceback to a file, and return the lines to print."""
+    log = shell.cache() / "traceback.log"
+    shell.write_atomic(log, traceback.format_exc())
+    return (
+        f"error: {type(error).__name__}: {error}\n  This is a defect of flaskapp-deploy: please report it, with {log}"
+    )
 
 
 # --- on this machine -----------------------------------------------------------------------------------------------
@@ -58,7 +75,7 @@ def main() -> None:
     envvar="VALUES",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Its values, on top of development's.",
+    help="A values file of the application, on top of development's.",
 )
 @wsgi_option
 @click.option(
@@ -75,7 +92,7 @@ def up(
     context: str,
     instance: str,
 ) -> None:
-    """Build, install and ask the application on a cluster of this machine."""
+    """Build the application, install it on a cluster, and send a first request."""
     from flaskapp_deploy.release import config
     from flaskapp_deploy.up import install, target
 
@@ -90,7 +107,7 @@ def up(
 @context_option
 @instance_option
 def down(app: Path | None, name: str, context: str, instance: str) -> None:
-    """Remove what `up` made."""
+    """Delete what `up` created."""
     from flaskapp_deploy.up import target
 
     shell.say(target.choose(context, instance).down(_release(app, (), name)))
@@ -103,7 +120,7 @@ def down(app: Path | None, name: str, context: str, instance: str) -> None:
 @context_option
 @instance_option
 def doctor(app: Path | None, release: str, namespace: str, context: str, instance: str) -> None:
-    """Say why a release is not ready, a line for each cause; exit code 1 if it is not."""
+    """Explain why a release is not ready, one line a cause; exit code 1 if it is not."""
     from flaskapp_deploy.up import doctor
 
     wanted = _release(app, ())
@@ -138,19 +155,19 @@ def programs(group: tuple[str, ...]) -> None:
     """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
     from flaskapp_deploy import programs
 
-    for one in group or [known for known in programs.groups() if known != "kind"]:
+    for one in group or [name for name in programs.groups() if name != "kind"]:
         print(programs.binaries(one))
 
 
 @cli.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the image.")
+@click.option("--name", required=True, help="Name of the image.")
 @wsgi_option
 @click.option("--python", default="", metavar="VERSION", help="Such as 3.11. Default: .python-version's, or 3.13.")
 @click.option("--platform", default="", metavar="linux/amd64|linux/arm64", help="Default: this machine's.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to leave the archive.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the archive.")
 def image(directory: Path, name: str, wsgi: str, python: str, platform: str, output: Path | None) -> None:
-    """Build the image of the application in DIRECTORY, and print what it is as JSON."""
+    """Build the image of the application in DIRECTORY, and describe it as JSON."""
     from flaskapp_deploy.images.image import build_image, described
 
     built = build_image(directory, name=name, wsgi=wsgi, python=python, platform=platform, output=output)
@@ -158,8 +175,16 @@ def image(directory: Path, name: str, wsgi: str, python: str, platform: str, out
 
 
 @cli.command()
+def chart() -> None:
+    """Print where the chart lies that comes with the command: `helm template web "$(flaskapp-deploy chart)"`."""
+    from flaskapp_deploy.resources import CHART
+
+    click.echo(CHART)
+
+
+@cli.command()
 def bases() -> None:
-    """Find or make the base images, and print what they are as JSON."""
+    """Find or build the base images, and describe them as JSON."""
     from flaskapp_deploy.images import baseimages, buildkit
     from flaskapp_deploy.images.image import described
 
@@ -170,16 +195,24 @@ def bases() -> None:
 # --- from a commit to a release ------------------------------------------------------------------------------------
 
 
+@cli.command("release-all")
+@click.option("--no-push", is_flag=True, help="Stop before the push, and ask no registry: a pull request's build.")
+def release_all(no_push: bool) -> None:
+    """Run all steps, from `version` to `release`, and `record` whatever came of it."""
+    from flaskapp_deploy.release import config, steps
+
+    steps.run(config.load(), to_push=not no_push)
+
+
 @cli.command()
 def version() -> None:
-    """Say which version the commit is, and begin release.json."""
-    from flaskapp_deploy.release import config, state, version
-    from flaskapp_deploy.resources import ROOT
+    """Print the commit's version and begin release.json; without a release.toml, the command's own version."""
+    if not Path("release.toml").exists():
+        click.echo(f"flaskapp-deploy {__version__}")
+        return
+    from flaskapp_deploy.release import config, version
 
-    release = config.load()
-    found = version.of(ROOT, release.chart)
-    state.start(**found)
-    shell.say(f"{release.name} {found['version']} ({found['tag'] or 'no release tag'}), chart {found['chart_version']}")
+    version.begin(config.load())
 
 
 @cli.command()
@@ -191,16 +224,16 @@ def check() -> None:
 
 
 @cli.command()
-@click.option("--no-registry", is_flag=True, help="Look nothing up and leave nothing to push: a pull request's build.")
+@click.option("--no-registry", is_flag=True, help="Use no registry and push nothing: the build of a pull request.")
 def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
     from flaskapp_deploy.release import build, config
 
-    build.build(config.load(), f"localhost/{config.load().name}" if no_registry else "")
+    build.build(config.load(), to_push=not no_registry)
 
 
 @cli.command()
-@click.option("--pushed", is_flag=True, help="Ask what the registry's own scan found, instead.")
+@click.option("--pushed", is_flag=True, help="Read the findings of the registry's own scan instead.")
 def scan(pushed: bool) -> None:
     """List what is in the image (SBOM), and refuse it where something is known to be vulnerable."""
     from flaskapp_deploy.release import scan
@@ -250,7 +283,7 @@ def release() -> None:
 
 @cli.command()
 def record() -> None:
-    """Tell the release ledger what came of it; never fails."""
+    """Send the outcome to the release ledger; never fails."""
     from flaskapp_deploy.release import config, record
 
     wanted = config.load()
@@ -259,27 +292,27 @@ def record() -> None:
 
 @cli.command()
 def exports() -> None:
-    """Print what the release came to as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
+    """Print the release's versions and digests as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
     from flaskapp_deploy.release import state
 
     print("\n".join(state.exports()))
 
 
-def _cluster(release: Release) -> Cluster:
+def _cluster(release: ReleaseConfig) -> Cluster:
     """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
     from flaskapp_deploy.kubernetes import Cluster
 
     return Cluster(None, "", release.namespace)
 
 
-def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> Release:
+def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> ReleaseConfig:
     from flaskapp_deploy.release import config
 
-    release = config.load()
-    release = replace(release, values=(*release.values, *values))
-    if app:
-        release = replace(release, application=app) if name else release.with_application(app)
-    return release.with_name(name) if name else release
+    release = config.project()
+    release = replace(release, application=app or release.application, values=(*release.values, *values))
+    if name:
+        return release.with_name(name)
+    return release.with_application(release.application) if app or not config.FILE.exists() else release
 
 
 # --- the local cluster ---------------------------------------------------------------------------------------------
@@ -308,20 +341,20 @@ def cluster_down(name: str) -> None:
     """Remove the cluster with its data: processes, namespaces, links, control groups, files."""
     from flaskapp_deploy.cluster import lifecycle
 
-    click.echo(f"instance {name} is gone" if lifecycle.down(name) else f"there is no instance {name}")
+    click.echo(f"instance {name} is deleted" if lifecycle.down(name) else f"there is no instance {name}")
 
 
 @cluster_group.command("status")
 @cluster_option
 def cluster_status(name: str) -> None:
     """Show what runs; exit code 1 when something doesn't."""
-    from flaskapp_deploy.cluster import controlplane, lifecycle
+    from flaskapp_deploy.cluster import lifecycle
 
     made = lifecycle.existing(name)
     states = lifecycle.status(made)
     for part, state in states.items():
         click.echo(f"{part:24} {state}")
-    click.echo(f"{'server':24} {controlplane.server(made)}\n{'kubeconfig':24} {made.kubeconfig}")
+    click.echo(f"{'server':24} {made.server}\n{'kubeconfig':24} {made.kubeconfig}")
     if "stopped" in states.values():
         raise shell.DeployError(f"parts are stopped; repair with `flaskapp-deploy cluster up --name {name}`")
 

@@ -1,13 +1,12 @@
-"""helm and kubectl, told which cluster and namespace once."""
+"""helm and kubectl against one cluster, context and namespace."""
 
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import programs
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, run
 
 
 @dataclass(frozen=True)
@@ -19,32 +18,33 @@ class Cluster:
     namespace: str
 
     def program(self, name: str, group: str) -> Path:
-        """People's own program for their own cluster, where they have it; else the pinned one."""
+        """Return the user's own program for their own cluster, where there is one; else the pinned one."""
         own = None if self.kubeconfig else shutil.which(name)
         return Path(own) if own else programs.binaries(group) / name
 
     @property
     def kubectl_line(self) -> str:
-        """The beginning of a kubectl command that people can paste."""
+        """The beginning of a kubectl command to paste."""
         if self.kubeconfig:
             program = programs.binaries("kubernetes") / "kubectl"
             return f"{program} --kubeconfig {self.kubeconfig} --namespace {self.namespace}"
         return f"kubectl --context {self.context} --namespace {self.namespace}"
 
     def helm(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run helm; with `check`, a failure is a DeployError with helm's own message."""
         selected = ["--namespace", self.namespace, *(["--kube-context", self.context] if self.context else [])]
         return self._run(self.program("helm", "chart"), [*arguments, *selected], check)
 
     def kubectl(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run kubectl, with `stdin` as what `-f -` reads; with `check`, a failure is a DeployError."""
         selected = ["--namespace", self.namespace, *(["--context", self.context] if self.context else [])]
         return self._run(self.program("kubectl", "kubernetes"), [arguments[0], *selected, *arguments[1:]], check, stdin)
 
     def _run(
         self, program: Path, arguments: list[str], check: bool, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | ({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})
-        command = [str(program), *arguments]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, input=stdin)
+        environment = {"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {}
+        result = run(program, *arguments, check=False, env=environment, stdin=stdin)
         if check and result.returncode:
             output = result.stderr.strip() or result.stdout.strip()
             raise DeployError(f"{program.name} {arguments[0]} failed: {output.removeprefix('Error: ')}")

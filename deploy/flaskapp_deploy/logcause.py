@@ -174,11 +174,11 @@ def _record(record: dict[str, Any]) -> list[str]:
             return [*([] if text == message else message.splitlines()), *text.splitlines()]
     if isinstance(record.get("error"), str) and isinstance(record.get("trace"), list):
         return _ledger(record["error"], record["trace"], message)
-    for found in _objects(record):
-        kind = next((found[name] for name in ("exc_type", "type", "class", "name") if name in found), None)
-        value = next((found[name] for name in ("exc_value", "value", "message") if name in found), None)
+    for raised in _objects(record):
+        kind = next((raised[name] for name in ("exc_type", "type", "class", "name") if name in raised), None)
+        value = next((raised[name] for name in ("exc_value", "value", "message") if name in raised), None)
         if isinstance(kind, str) and value is not None:
-            frames = [frame for frame in found.get("frames") or [] if isinstance(frame, dict)]
+            frames = [frame for frame in raised.get("frames") or [] if isinstance(frame, dict)]
             places = [f'  File "{frame.get("filename")}", line {frame.get("lineno")}' for frame in frames]
             return [message, TRACEBACK, *places, f"{kind}: {value}"]
     return message.splitlines() or [json.dumps(record)]

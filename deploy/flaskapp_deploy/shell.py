@@ -10,13 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 
 class DeployError(click.ClickException):
     """What was asked can't be done; the message says what is wrong and what to do."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print `error: ` and the message, on standard error."""
+        click.echo(f"error: {self.message}", file=file or sys.stderr)
 
 
 def cache() -> Path:
@@ -140,27 +144,35 @@ def wait_until(
     condition: Callable[[], bool],
     limit: float,
     what: str,
-    logs: Sequence[Path],
+    logs: Sequence[Path] = (),
     running: Callable[[], bool] | None = None,
-) -> None:
-    """Wait until `condition` holds.
+    every: float = 0.2,
+) -> float:
+    """Wait until `condition` holds; return the seconds that took.
 
     Args:
         limit: Seconds before the wait ends in an error (see `seconds`).
         logs: Where the cause would stand, the likeliest first.
         running: Whether what the wait depends on still runs; the wait ends when it does not.
+        every: Seconds between two looks.
 
     Raises:
         DeployError: what was awaited, and the last lines of the first log that has any.
     """
     allowed = seconds(limit)
-    deadline = time.monotonic() + allowed
+    started = time.monotonic()
     while not condition():
         if running and not running():
             raise DeployError(f"{what} ended while starting{last_lines(logs)}")
-        if time.monotonic() > deadline:
+        if time.monotonic() - started > allowed:
             raise DeployError(f"{what} is not ready after {allowed:.0f} s{last_lines(logs)}")
-        time.sleep(0.2)
+        time.sleep(every)
+    return time.monotonic() - started
+
+
+def tail(text: str, count: int = 8) -> str:
+    """The last lines of what a program printed, for the end of an error message."""
+    return "\n".join(text.strip().splitlines()[-count:])
 
 
 def last_lines(logs: Sequence[Path], count: int = 8) -> str:

@@ -1,117 +1,69 @@
-"""The scenarios: each one function, its bound declared beside it, in the order in which they run."""
+"""The scenarios in the order in which they run, each with its bound: what clients may see at most."""
 
-import re
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from reliability.environment import Environment
+from reliability.outcome import ANY, Bound
+from reliability.scenario import Scenario
+from reliability.scenarios import faults, planned, recovery, rotation
 
-from flaskapp_deploy.shell import DeployError, say
-from reliability.load import RATE, Load
-from reliability.outcome import Bound, Outcome, plot
-from reliability.stage import BUILD, Stage
-
-Step = Callable[[Stage], None]
+# A request in flight when its pod dies is lost to the client, and so is the pod's share of what is sent until its
+# endpoint is gone: of 40 requests a second and two pods, 20 a second.
+POD_LOST = Bound(failed=60, errors=60, gap=2, outage=4, slowest=11)
+# A node counts as lost 50 s after its last sign of life; then its endpoints leave the Service.
+NODE_LOST = Bound(failed=ANY, errors=ANY, gap=2, outage=65, slowest=11)
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """`times` is how often the long form repeats it; the short form runs those that are `short`, once."""
-
-    name: str
-    act: Step
-    bound: Bound
-    short: bool
-    times: int
-    without_node: Callable[[Stage], str] | None  # clients don't enter by this one
-    rate: int
-    load: bool
-    prepare: Step | None  # before the load
-
-    @property
-    def says(self) -> str:
-        return (self.act.__doc__ or "").partition("\n")[0]
+def database_away(seconds: float) -> Bound:
+    """Bound an outage: while the database is away every answer is a 503 with Retry-After within 3 s."""
+    return Bound(failed=ANY, errors=0, gap=seconds, outage=seconds)
 
 
-ALL: dict[str, Scenario] = {}
+def database_node_lost(seconds: float) -> Bound:
+    """Bound an outage in which requests may be lost, too."""
+    return Bound(failed=ANY, errors=ANY, gap=seconds, outage=seconds, slowest=11)
 
 
-def scenario(
-    bound: Bound | None = None,
-    short: bool = False,
-    times: int = 1,
-    without_node: Callable[[Stage], str] | None = None,
-    rate: int = RATE,
-    load: bool = True,
-    prepare: Step | None = None,
-) -> Callable[[Step], Step]:
-    """Register a function as the scenario of its name."""
-
-    def register(act: Step) -> Step:
-        name = act.__name__.replace("_", "-")
-        ALL[name] = Scenario(name, act, bound or Bound(), short, times, without_node, rate, load, prepare)
-        return act
-
-    return register
-
-
-def run(stage: Stage, one: Scenario, label: str = "") -> Outcome:
-    """Run one scenario from a release that is well to one that is well again; leave its plot."""
-    outcome = stage.outcome = Outcome(label or one.name, one.bound)
-    stage.marks, stage.answers, stage.comparisons = [], [], []
-    try:
-        stage.baseline()
-        if one.prepare:
-            one.prepare(stage)
-        began, waited = time.monotonic(), cpu_awaited()
-        if one.load:
-            _under_load(stage, one)
-        else:
-            one.act(stage)
-            outcome.duration = time.monotonic() - began
-        outcome.pressure = (cpu_awaited() - waited) / (time.monotonic() - began)
-    except DeployError as error:
-        outcome.red.append(str(error))
-    finally:
-        left = [f"left behind: {what}" for what in stage.clean()]
-        outcome.red += left
-        for line in left:  # an interrupted run has no other place to say it
-            say(line)
-    return outcome
-
-
-def cpu_awaited() -> float:
-    """Seconds since the machine's start in which something waited for a core: it tells a starved run from a fault."""
-    try:
-        some = Path("/proc/pressure/cpu").read_text().splitlines()[0]
-    except OSError:  # a kernel that does not say
-        return 0
-    return int(some.rpartition("=")[2]) / 1e6
-
-
-def _under_load(stage: Stage, one: Scenario) -> None:
-    # Each run's rows are its own.
-    service = f"{one.name}-{int(time.time())}"
-    without = [one.without_node(stage)] if one.without_node else []
-    file = re.sub(r"[^a-z0-9]+", "-", stage.outcome.name)
-    stage.load = load = Load(stage.entries(*without), stage.token, service, BUILD / f"{file}.bin", one.rate)
-    try:
-        with stage.loaded(load):
-            one.act(stage)
-    finally:
-        if stage.answers:
-            (BUILD / f"{file}.svg").write_text(plot(stage.outcome.name, stage.answers, stage.marks))
-            stage.outcome.measure(stage.answers, one.rate)
-    for compare in stage.comparisons:
-        compare()
-    left = stage.clean()
-    stage.outcome.red += [f"left behind: {what}" for what in left]
-    acknowledged = stage.settle(load)
-    stage.outcome.account(stage.rows(service), acknowledged | {"first"}, set(load.keys))
-
-
-# In this order they run.
-from reliability.scenarios import planned  # noqa: E402, F401, I001 - registers
-from reliability.scenarios import rotation  # noqa: E402, F401
-from reliability.scenarios import faults  # noqa: E402, F401
-from reliability.scenarios import recovery  # noqa: E402, F401
+OTHER, DATABASE = Environment.other_node, Environment.database_node
+ALL = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(planned.image_change, times=5),
+        Scenario(planned.config_change),
+        Scenario(planned.rollback, short=True),
+        Scenario(planned.schema_change_and_rollback, short=True),
+        Scenario(planned.scale_by_autoscaler, short=True),
+        Scenario(planned.three_pods),
+        Scenario(planned.drain, short=True, times=5, prepare=planned.crowd),
+        Scenario(planned.helm_3_release, prepare=planned.install_by_helm_3),
+        Scenario(planned.earlier_versions, Bound(failed=ANY, errors=0, gap=20, outage=ANY)),
+        Scenario(rotation.password_by_secret),
+        Scenario(rotation.password_quickly, short=True, prepare=lambda env: env.upgrade("--set", rotation.OVERLAP)),
+        Scenario(rotation.password_by_helm, times=2),
+        Scenario(rotation.password_by_rollout, times=2, prepare=lambda env: env.upgrade(values=rotation.VARIABLES)),
+        Scenario(rotation.password_amid_faults),
+        Scenario(rotation.token_rotation),
+        Scenario(faults.web_pod_killed, POD_LOST, short=True),
+        Scenario(faults.web_pod_out_of_memory, POD_LOST),
+        Scenario(faults.node_killed, NODE_LOST, without_node=OTHER),
+        Scenario(faults.database_node_killed, database_node_lost(120), without_node=DATABASE),
+        Scenario(faults.node_partitioned, NODE_LOST, without_node=OTHER),
+        Scenario(faults.database_node_partitioned, database_node_lost(60), without_node=DATABASE),
+        Scenario(faults.database_pod_deleted, database_away(45), short=True),
+        Scenario(faults.database_killed, database_away(45), short=True),
+        Scenario(faults.database_black_holed, database_away(15), short=True),
+        Scenario(faults.database_frozen, database_away(15)),
+        Scenario(faults.database_connections_refused, database_away(15)),
+        Scenario(faults.database_connections_dropped, Bound(failed=24, errors=0, outage=12)),
+        Scenario(faults.database_slow, database_away(22)),
+        Scenario(faults.too_many_connections, database_away(25)),
+        Scenario(faults.dns_away),
+        Scenario(faults.metrics_server_away),
+        Scenario(faults.bad_image),
+        Scenario(faults.failing_migration),
+        Scenario(faults.helm_killed),
+        Scenario(faults.two_upgrades),
+        Scenario(faults.disk_full, database_away(90), prepare=faults.shrink_volume),
+        Scenario(faults.clock_skew),
+        Scenario(recovery.backup_and_restore, load=False),
+        Scenario(recovery.uninstall_and_reinstall, load=False),
+    )
+}

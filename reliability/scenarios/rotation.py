@@ -1,23 +1,28 @@
-"""New passwords and tokens for a release with data: nobody notices, the old ones end, and none is written anywhere."""
+"""New passwords and tokens for a release with data: no request fails, the old ones end, none is written anywhere."""
 
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg2
 
-from reliability.scenarios import scenario
-from reliability.stage import DATABASE, RELEASE, Stage, until
+from reliability.environment import Environment
+from reliability.release import DATABASE, DATABASE_POD, RELEASE, until
 
 WORKS, REFUSED = 180, 300  # seconds after the change, by which the new password works and the old one is refused
 OVERLAP = "postgresql.auth.overlapSeconds=10"  # less than a kubelet takes to bring a changed Secret
 ODD = "'\"\\$@%/:# \u00e4\u20ac`!*?&=+~"  # what breaks a shell, a URL, SQL or an encoding
+# As an application that knows nothing of rotation has it: variables, and no command that waits.
+VARIABLES = {"database": {"env": {"files": False}}, "migrations": {"waitCommand": []}}
+Login = tuple[str, str]
 
 
-def logs_in(stage: Stage, username: str, password: str) -> bool:
-    """Whether PostgreSQL lets these in over the network."""
-    address = {"host": stage.database_pod()["status"]["podIP"], "dbname": "flaskapp", "connect_timeout": 3}
+def logs_in(env: Environment, login: Login) -> bool:
+    """Return whether PostgreSQL accepts this login over the network."""
+    address = {"host": env.database_pod()["status"]["podIP"], "dbname": "flaskapp", "connect_timeout": 3}
     try:
-        psycopg2.connect(**address, user=username, password=password).close()
+        psycopg2.connect(**address, user=login[0], password=login[1]).close()
     except psycopg2.OperationalError as error:
         if "authentication failed" in str(error) or "not permitted to log in" in str(error):
             return False
@@ -25,151 +30,127 @@ def logs_in(stage: Stage, username: str, password: str) -> bool:
     return True
 
 
-def log_every_statement(stage: Stage) -> None:
-    """log_statement=all, until the scenario's end."""
-    stage.sql("ALTER SYSTEM SET log_statement = 'all'")
-    stage.sql("SELECT pg_reload_conf()")
-    undo = ["ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()"]
-    stage.later("PostgreSQL logs every statement", lambda: [stage.sql(statement) for statement in undo])
-
-
-def nowhere(stage: Stage, canary: str, *said: str) -> None:
-    """No log of the namespace and nothing that helm said has it; the database's log has every statement."""
-    logs = {
-        pod["metadata"]["name"]: stage.admin.kubectl("logs", pod["metadata"]["name"], "--all-containers").stdout
-        for pod in stage.get("pods")
-    }
-    found = [name for name, log in logs.items() if canary in log]
-    stage.check(not found, f"the password is in the log of {', '.join(found)}")
-    stage.check(not any(canary in text for text in said), "helm said the password")
-    stage.check("statement: " in logs[f"{DATABASE}-0"], "PostgreSQL logged no statement, so nothing is shown")
-
-
-def times(stage: Stage, old: tuple[str, str], new: tuple[str, str]) -> None:
-    """Wait until the new login works and the old one is refused, and say how long each took since the first mark."""
-
-    def passed() -> float:
-        return time.time() - stage.marks[0][0]
-
-    until(lambda: logs_in(stage, *new), WORKS - passed(), "the new password's working")
-    works = passed()
-    stage.mark("works")
-    until(lambda: not logs_in(stage, *old), REFUSED - works, "the old password's refusal")
-    stage.mark("refused")
-    stage.note(f"new works after {works:.0f} s, old refused after {passed():.0f} s")
-    time.sleep(max(10, 100 - passed()))  # each kubelet has its own minute and a half; who is late shows until then
-
-
-def login(stage: Stage) -> tuple[str, str]:
-    secret = stage.secret(DATABASE)
+def current_login(env: Environment) -> Login:
+    """Return the login of the database's Secret."""
+    secret = env.secret(DATABASE)
     return secret["username"], secret["password"]
 
 
-@scenario()
-def password_by_secret(stage: Stage) -> None:
+def password_values(password: str) -> dict[str, object]:
+    """Return the chart's values that set the password."""
+    return {"postgresql": {"auth": {"password": password}}}
+
+
+@contextmanager
+def secret_password(env: Environment) -> Iterator[tuple[str, list[str]]]:
+    """Give a new password and a list for what helm prints; nothing there, and no log of the namespace, may have it.
+
+    PostgreSQL logs every statement until the scenario's end.
+    """
+    canary = secrets.token_hex(12)
+    undo = ["ALTER SYSTEM RESET log_statement", "SELECT pg_reload_conf()"]
+    env.later("PostgreSQL logs every statement", lambda: list(map(env.sql, undo)))
+    for statement in ("ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
+        env.sql(statement)
+    printed: list[str] = []
+    yield f"{canary}{ODD}", printed
+    pods = [pod["metadata"]["name"] for pod in env.get("pods")]
+    logs = {pod: env.log(pod, "--all-containers") for pod in pods}
+    leaks = [pod for pod, log in logs.items() if canary in log]
+    env.check(not leaks, f"the password is in the log of {', '.join(leaks)}")
+    env.check(not any(canary in text for text in printed), "helm printed the password")
+    env.check("statement: " in logs[DATABASE_POD], "PostgreSQL logged no statement, so nothing is shown")
+
+
+def measure(env: Environment, old: Login, new: Login) -> None:
+    """Wait until the new login works and the old one is refused, and note how long each took since the first mark."""
+
+    def passed() -> float:
+        return time.time() - env.marks[0][0]
+
+    until(lambda: logs_in(env, new), WORKS - passed(), "the new password")
+    works = passed()
+    env.mark("works")
+    until(lambda: not logs_in(env, old), REFUSED - works, "the old password's refusal")
+    env.mark("refused")
+    env.note(f"new works after {works:.0f} s, old refused after {passed():.0f} s")
+    time.sleep(max(10, 100 - passed()))  # each kubelet has its own minute and a half; who is late shows until then
+
+
+def password_by_secret(env: Environment) -> None:
     """The Secret gets the other login with another password, and helm does nothing: no pod is rolled."""
-    log_every_statement(stage)
-    canary = secrets.token_hex(12)
-    old = login(stage)
-    new = ("flaskapp" if old[0] == "flaskapp_2" else "flaskapp_2", f"{canary}{ODD}")
-    pods = {pod["metadata"]["uid"] for pod in stage.web_pods()}
-    stage.mark("Secret")
-    stage.patch_secret(DATABASE, dict(zip(("username", "password"), new, strict=True)))
-    times(stage, old, new)
-    stage.check(pods == {pod["metadata"]["uid"] for pod in stage.web_pods()}, "pods were rolled")
-    nowhere(stage, canary)
+    with secret_password(env) as (password, _):
+        old = current_login(env)
+        new = ("flaskapp" if old[0] == "flaskapp_2" else "flaskapp_2", password)
+        before = env.uids()
+        env.mark("Secret")
+        env.change_login(*new)
+        measure(env, old, new)
+        env.check(before == env.uids(), "pods were rolled")
 
 
-def with_a_short_overlap(stage: Stage) -> None:
-    stage.upgrade("--set", OVERLAP)
+def password_quickly(env: Environment) -> None:
+    """An upgrade with another password, and an overlap shorter than what a kubelet takes."""
+    old = current_login(env)
+    env.mark("helm upgrade")
+    env.upgrade("--set", OVERLAP, values=password_values(secrets.token_urlsafe(24)))
+    measure(env, old, current_login(env))
 
 
-@scenario(short=True, prepare=with_a_short_overlap)
-def password_quickly(stage: Stage) -> None:
-    """helm upgrade with another password, and an overlap shorter than what a kubelet takes."""
-    old = login(stage)
-    values = stage.values_file({"postgresql": {"auth": {"password": secrets.token_urlsafe(24)}}})
-    stage.mark("helm upgrade")
-    stage.upgrade("--set", OVERLAP, "--values", str(values))
-    times(stage, old, login(stage))
+def password_by_helm(env: Environment) -> None:
+    """An upgrade with another password."""
+    with secret_password(env) as (password, printed):
+        old = current_login(env)
+        env.mark("helm upgrade")
+        for _ in range(2):  # the second changes nothing
+            result = env.upgrade(values=password_values(password))
+            printed += [result.stdout, result.stderr]
+        new = current_login(env)
+        env.check(new[1] == password, "the Secret has another password than the values")
+        measure(env, old, new)
+        printed.append(env.releaser.helm("history", RELEASE).stdout)
 
 
-@scenario(times=2)
-def password_by_helm(stage: Stage) -> None:
-    """helm upgrade with another password."""
-    log_every_statement(stage)
-    canary = secrets.token_hex(12)
-    old = login(stage)
-    values = stage.values_file({"postgresql": {"auth": {"password": f"{canary}{ODD}"}}})
-    stage.mark("helm upgrade")
-    done = stage.upgrade("--values", str(values))
-    again = stage.upgrade("--values", str(values))  # nothing happens twice
-    new = login(stage)
-    stage.check(new[1] == f"{canary}{ODD}", "the Secret has another password than the values")
-    times(stage, old, new)
-    nowhere(stage, canary, done.stdout, done.stderr, again.stdout, again.stderr)
-    history = stage.releaser.helm("history", RELEASE).stdout
-    stage.check(canary not in history, "helm's history shows the password")
+def password_by_rollout(env: Environment) -> None:
+    """An upgrade with another password, of an image that has it as a variable: the pods are rolled."""
+    with secret_password(env) as (password, printed):
+        old, before = current_login(env), env.uids()
+        env.mark("helm upgrade")
+        result = env.upgrade(values=VARIABLES | password_values(password))
+        printed += [result.stdout, result.stderr]
+        env.check(not before & env.uids(), "the pods were not rolled")
+        env.mark("rolled")
+        measure(env, old, current_login(env))
 
 
-VARIABLES = {"database": {"env": {"files": False}}, "migrations": {"waitCommand": []}}
-
-
-def with_variables(stage: Stage) -> None:
-    """The release as of an application that knows nothing of rotation: variables, and no command that waits."""
-    stage.upgrade("--values", str(stage.values_file(VARIABLES)))
-
-
-@scenario(times=2, prepare=with_variables)
-def password_by_rollout(stage: Stage) -> None:
-    """helm upgrade with another password, of an image that has it as a variable: the pods are rolled."""
-    log_every_statement(stage)
-    canary = secrets.token_hex(12)
-    old = login(stage)
-    values = stage.values_file(VARIABLES | {"postgresql": {"auth": {"password": f"{canary}{ODD}"}}})
-    pods = {pod["metadata"]["uid"] for pod in stage.web_pods()}
-    stage.mark("helm upgrade")
-    done = stage.upgrade("--values", str(values))
-    stage.check(not pods & {pod["metadata"]["uid"] for pod in stage.ready_pods()}, "the pods were not rolled")
-    stage.mark("rolled")
-    times(stage, old, login(stage))
-    nowhere(stage, canary, done.stdout, done.stderr)
-
-
-@scenario()
-def password_amid_faults(stage: Stage) -> None:
-    """A rotation whose doer, the container beside PostgreSQL, is killed four times: it goes on by itself."""
-    old = login(stage)
+def password_amid_faults(env: Environment) -> None:
+    """A rotation while the container that does it, beside PostgreSQL, is killed four times: it goes on by itself."""
+    old = current_login(env)
     new = (old[0], secrets.token_urlsafe(24))
-    stage.mark("Secret")
-    stage.patch_secret(DATABASE, dict(zip(("username", "password"), new, strict=True)))
+    env.mark("Secret")
+    env.change_login(*new)
     for _ in range(4):
         time.sleep(15)
-        stage.mark("kill -9")
-        stage.kill(stage.database_pod(), "roles")
-    times(stage, old, new)
+        env.mark("kill -9")
+        env.kill(env.database_pod(), "roles")
+    measure(env, old, new)
 
 
-@scenario()
-def token_rotation(stage: Stage) -> None:
+def token_rotation(env: Environment) -> None:
     """A new API token, clients that move to it, and the end of the old one."""
-    first = stage.token
-    pod = stage.ready_pods()[0]["metadata"]["name"]
+    pod = env.ready_pods()[0]["metadata"]["name"]
 
-    def flaskapp(*arguments: str) -> str:
-        command = ["exec", pod, "--container=app", "--", "python", "-m", "flaskapp", *arguments]
-        return stage.admin.kubectl(*command).stdout.strip()
+    def token(*arguments: str) -> str:
+        return env.execute(pod, "app", "python", "-m", "flaskapp", "token", *arguments)
 
-    name = f"rotation-{int(time.time())}"
-    made, other = (flaskapp("token", "create", f"{name}-{which}") for which in "ab")
-    stage.load.token = made
-    stage.mark("first token")
-    time.sleep(8)  # what was fed with the one before is sent
-    stage.load.token = other
-    stage.mark("second token")
-    time.sleep(8)
-    flaskapp("token", "revoke", f"{name}-a")
-    stage.mark("first revoked")
+    name, original = f"rotation-{int(time.time())}", env.token
+    first, second = (token("create", f"{name}-{which}") for which in "ab")
+    for what, value in (("first token", first), ("second token", second)):
+        env.load.token = value
+        env.mark(what)
+        time.sleep(8)  # what was fed with the one before is sent
+    token("revoke", f"{name}-a")
+    env.mark("first revoked")
     time.sleep(5)
-    stage.load.token = first
+    env.load.token = original
     time.sleep(5)

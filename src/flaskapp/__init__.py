@@ -11,7 +11,13 @@ __version__ = "0.2.0"
 
 
 def create_app(settings: "Settings | None" = None) -> "Flask":
-    """The application. Nothing connects and no thread starts before the first request."""
+    """Create the Flask application, by default from the environment's settings.
+
+    It opens no connection and starts no thread before its first request.
+
+    Raises:
+        SettingsError: A setting is missing or wrong.
+    """
     import logging.config
 
     from flask_openapi3.models.info import Info

@@ -29,7 +29,7 @@ def cli() -> None:
 
 @cli.group()
 def db() -> None:
-    """Bring the schema up to date, or wait for that."""
+    """Migrate the schema, or wait until it is migrated."""
 
 
 @db.command()
@@ -122,16 +122,18 @@ def openapi() -> None:
 
 
 def engine() -> Engine:
+    """Create the engine that commands use, from the environment's settings."""
     return command_engine(Settings.from_environment())
 
 
 def say(line: str) -> None:
+    """Print a line at once, even if standard output is a pipe."""
     click.echo(line)
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Errors that the user can mend are one line and exit code 1."""
+    """Run the command line; an error that the user can fix is one line and exit code 1."""
     try:
         cli(prog_name="flaskapp")
     except EXPECTED as error:

@@ -1,8 +1,8 @@
-"""The database: connections that never hang, and one process-wide knowledge of whether it answers.
+"""Database connections with bounded waits, and one process-wide record of whether the database answers.
 
-Three limits nest: PostgreSQL ends a statement after STATEMENT_TIMEOUT; where it doesn't (frozen, or the network gone),
-the watchdog cuts any connection held longer than DEADLINE; from then on requests are refused at once, until the prober
-has had an answer. No request waits longer than DEADLINE, and none opens more than its thread's one connection.
+Three limits nest. PostgreSQL cancels a statement after STATEMENT_TIMEOUT. If it can't (it is frozen, or the network is
+down), the watchdog cuts every connection held longer than DEADLINE. From then on requests are refused at once, until
+the prober gets an answer. No request waits longer than DEADLINE, and none uses more than its thread's one connection.
 """
 
 import logging
@@ -31,31 +31,30 @@ from flaskapp.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 2  # seconds, libpq's smallest
+CONNECT_TIMEOUT = 2  # seconds, libpq's minimum
 STATEMENT_TIMEOUT = 1500  # milliseconds
 LOCK_TIMEOUT = 1000  # milliseconds
 DEADLINE = 2.0  # seconds that a request may hold a connection
-TICK = 0.2  # seconds between two looks of the watchdog
-HEARTBEAT = 60.0  # seconds between two log lines that say how things are
-PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: all is well, or something is waited for
-
+TICK = 0.2  # seconds between two checks by the watchdog
+HEARTBEAT = 60.0  # seconds between two log lines with the current state
+PROBE_UP, PROBE_DOWN = 10.0, 0.5  # seconds between two probes: while all is well, and while waiting for something
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 class UnavailableError(Exception):
-    """The database is known not to answer."""
+    """The database does not answer, as far as this process knows."""
 
 
 class Model(DeclarativeBase):
-    pass
+    """The base class of all tables."""
 
 
 db = SQLAlchemy(model_class=Model)
 
 
 def connect_args(settings: Settings, **options: object) -> dict[str, Any]:
-    """libpq's parameters, `options` being PostgreSQL settings of the session."""
+    """Return libpq's connection parameters; `options` are PostgreSQL settings for the session."""
     session = {"timezone": "UTC", **options}
     arguments: dict[str, Any] = {
         "application_name": "flaskapp",
@@ -73,23 +72,28 @@ def connect_args(settings: Settings, **options: object) -> dict[str, Any]:
 
 
 def open_connection(settings: Settings, **options: object) -> Any:
-    """A new connection, with the credentials of this moment."""
+    """Open a new connection with the current credentials; `options` are PostgreSQL settings for the session.
+
+    Raises:
+        psycopg2.OperationalError: The server refused, or did not answer within CONNECT_TIMEOUT.
+        SettingsError: No token for the database could be made.
+    """
     parts = settings.connection_parts()
     return psycopg2.connect(connection_factory=Session, **parts, **connect_args(settings, **options))
 
 
 def command_engine(settings: Settings) -> Engine:
-    """For commands: one connection at a time, a statement may last, a wait for a lock may not."""
+    """Create an engine for commands: one connection at a time, no limit on statements, 5 s on lock waits."""
     return create_engine(
         "postgresql+psycopg2://",
         poolclass=NullPool,
-        pool_reset_on_return=None,  # a connection that is closed needs no ROLLBACK, and one that is lost takes none
+        pool_reset_on_return=None,  # a connection about to be closed needs no ROLLBACK, and a lost one can't take it
         creator=lambda: open_connection(settings, lock_timeout=5000),
     )
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Set up the pool (nothing connects yet) and the watch over it."""
+    """Set up the connection pool and its Watch; nothing connects yet."""
 
     def connect() -> Any:
         return open_connection(
@@ -101,13 +105,13 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     app.config["SQLALCHEMY_DATABASE_URI"] = "postgresql+psycopg2://"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        # A thread needs one connection, so a request never waits for one and the chart can count them.
+        # One connection for each thread: no request waits for one, and the chart can count them.
         "pool_size": settings.web_threads,
         "max_overflow": 0,
-        "pool_timeout": 1,  # whole seconds: SQLAlchemy cuts off the rest
+        "pool_timeout": 1,  # SQLAlchemy takes whole seconds only
         "pool_use_lifo": True,
         "isolation_level": "AUTOCOMMIT",
-        "pool_reset_on_return": None,  # nothing is open then: a statement is its own transaction, others end theirs
+        "pool_reset_on_return": None,  # no transaction is open on return: `transaction` ends its own
         "creator": lambda: app.extensions["watch"].connect(),
     }
     db.init_app(app)
@@ -116,16 +120,19 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def watch() -> "Watch":
-    """The current application's."""
-    found: Watch = current_app.extensions["watch"]
-    return found
+    """Return the current application's Watch."""
+    current: Watch = current_app.extensions["watch"]
+    return current
 
 
 @contextmanager
 def autocommit() -> Iterator[DBAPICursor]:
-    """A driver's cursor for single statements, each its own transaction: no BEGIN and COMMIT to wait for.
+    """Yield a driver cursor on which each statement is its own transaction, without round trips for BEGIN and COMMIT.
 
-    The pool is SQLAlchemy's, with all its guards; what it would do around a statement costs more than the statement.
+    The pool, with its checks, is SQLAlchemy's; its execution layer is left out, as it costs more than the statement.
+
+    Raises:
+        UnavailableError: The database does not answer.
     """
     database = watch()
     database.require()
@@ -134,7 +141,7 @@ def autocommit() -> Iterator[DBAPICursor]:
         yield pooled.cursor()
     except psycopg2.Error as error:
         if getattr(pooled.driver_connection, "closed", False):
-            note_change()  # what was sent may have been done
+            note_change()  # the server may have executed what was sent
             pooled.invalidate(error)
         raise
     finally:
@@ -143,60 +150,67 @@ def autocommit() -> Iterator[DBAPICursor]:
 
 @contextmanager
 def transaction() -> Iterator[DBAPICursor]:
-    """A cursor in a transaction, committed at the end."""
+    """Yield a driver cursor in a transaction that is committed at the end.
+
+    Raises:
+        UnavailableError: The database does not answer.
+    """
     database = watch()
     database.require()
     with database.transactional.begin() as connection:
         yield connection.connection.cursor()
-        note_change()  # COMMIT follows; without an answer to it nobody knows
+        note_change()  # COMMIT follows; if its answer is lost, the outcome is unknown
 
 
 def note_change() -> None:
-    """From here on this request has changed something, or may have."""
+    """Note that this request has changed something, or may have."""
     g.may_have_changed = True
 
 
 def nothing_changed() -> bool:
-    """Whether it is certain that this request has changed nothing."""
+    """Return whether this request has certainly changed nothing."""
     return request.method in SAFE or not g.get("may_have_changed", False)
 
 
 class Watch:
-    """Whether the database answers (`up`), when it last did, and which schema it has."""
+    """What this process knows of the database: whether it answers (`up`), and its schema's revision.
+
+    Two background threads keep that up to date: a watchdog, which cuts connections held too long, and a prober.
+    """
 
     def __init__(self, engine: Engine, opens: Callable[[], Any], lifetime: float):
         self.engine, self.opens, self.lifetime = engine, opens, lifetime
         self.transactional = engine.execution_options(isolation_level="READ COMMITTED")
-        self.up = True  # until shown otherwise: the first request may try
+        self.up = True  # until shown otherwise, so that the first request tries
         self.reason = "not asked yet"
         self.answered = False
         self.revision: str | None = None
-        self._spares: deque[Any] = deque()  # one at most: for a connection at the end of its lifetime
+        self._spares: deque[Any] = deque()  # one at most: it replaces a connection at the end of its lifetime
         self._spare_wanted = False
         self._busy: dict[int, tuple[float, socket.socket]] = {}
         self._thread = threading.local()
         self._wake = threading.Event()
         self._beat = 0.0  # when the next heartbeat is due
         self._started = threading.Lock()
-        self.threads: list[threading.Thread] = []  # those that must live as long as the process
-        event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first questions
+        self.threads: list[threading.Thread] = []  # must live as long as the process
+        event.listen(engine, "connect", self._connected, insert=True)  # before SQLAlchemy's own first queries
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "checkin", self._checked_in)
         event.listen(engine, "close", self._closed)
 
     @property
     def busy(self) -> int:
-        """Connections in use."""
+        """The number of connections in use."""
         return len(self._busy)
 
     @property
     def idle(self) -> int:
-        """Connections waiting in the pool."""
+        """The number of open connections that wait in the pool."""
         pool = self.engine.pool
         return pool.checkedin() if isinstance(pool, QueuePool) else 0
 
     def start(self) -> None:
-        """Start the two threads, once in a process (after the fork, so by the worker)."""
+        """Start the two threads, once a process; the worker calls this, as threads don't survive a fork."""
         if not self._started.acquire(blocking=False):
             return
         steps = {"watchdog": self._guard, "prober": self._probe}
@@ -210,37 +224,37 @@ class Watch:
             self.threads += threads
 
     def ended(self) -> list[str]:
-        """Names of the threads that have ended, which none ever should."""
+        """Return the names of background threads that have ended, which none ever should."""
         return [thread.name for thread in self.threads if not thread.is_alive()]
 
     def require(self) -> None:
-        """Refuse at once what could only wait."""
+        """Raise UnavailableError if the database does not answer: waiting would not help."""
         if not self.up:
             raise UnavailableError
 
     def suspect(self, error: Exception) -> None:
-        """A connection failed: refuse until the prober, woken here, has had an answer."""
+        """Note that a connection failed: requests are refused until the prober, woken here, gets an answer."""
         self._down(first_line(error))
 
     # --- connections -----------------------------------------------------------------------------------------------
 
     def connect(self) -> Any:
-        """What the pool asks for a new connection: the spare that this thread has claimed, else one made now."""
+        """Return a connection for the pool: the spare that this thread has claimed, else a new one."""
         if spare := vars(self._thread).pop("spare", None):
             return spare
-        # Whoever waited for a place in the pool meanwhile must not begin a wait of its own.
+        # A thread that has waited for its turn in the pool must not start a second wait.
         if not vars(self._thread).get("probing"):
             self.require()
         return self.opens()
 
     def _connected(self, connection: Any, record: Any) -> None:
-        # A descriptor of our own: shutting it down wakes the thread that waits on libpq's, with no race for its number.
+        # A duplicate descriptor: its number stays ours, and shutting it down wakes the thread that waits on libpq's.
         record.info["socket"] = socket.socket(fileno=dup(connection.fileno()))
         record.info["since"] = time.monotonic()
         self._busy[id(record)] = (record.info["since"], record.info["socket"])
 
     def _checked_out(self, connection: Any, record: Any, proxy: object) -> None:
-        # Bytes waiting on an idle connection are the server's farewell; this costs no round trip as a ping would.
+        # Bytes waiting on an idle connection: the server has closed it. Unlike a ping, this costs no round trip.
         if readable(record.info["socket"]):
             raise DisconnectionError("closed by the server")
         if record.info["since"] < time.monotonic() - self.lifetime:
@@ -248,9 +262,9 @@ class Watch:
         self._busy[id(record)] = (time.monotonic(), record.info["socket"])
 
     def _retire(self) -> None:
-        """Give up an old connection if a new one waits, else ask for that and use the old one.
+        """Replace an old connection if a spare is ready; else request a spare and use the old connection once more.
 
-        In a rotation the server may know the new password before this process does; what is open still works then.
+        During a rotation the server may have the new password before this process does; open connections still work.
         """
         try:
             self._thread.spare = self._spares.pop()
@@ -270,27 +284,28 @@ class Watch:
     # --- the two threads -------------------------------------------------------------------------------------------
 
     def _guard(self) -> None:
-        """The watchdog: cut what is held too long, having said first that the database is down; and the heartbeat."""
+        """Do the watchdog's step: cut connections held too long, and log the heartbeat when it is due."""
         time.sleep(TICK)
         now = time.monotonic()
         self.cut(now - DEADLINE)
         if now >= self._beat:
             self._beat = now + HEARTBEAT
-            # An alarm may count these: none means that no process is left, not that nobody asks.
+            # An alarm can count these: none at all means that no process is left, not that there are no requests.
             logger.info("heartbeat", extra={"database_up": self.up, "schema": self.revision, "busy": self.busy})
 
     def cut(self, before: float) -> None:
-        """End connections checked out before this moment of the monotonic clock."""
+        """Cut connections checked out before this time of the monotonic clock."""
         for key, (since, sock) in list(self._busy.items()):
             if since < before:
                 self._busy.pop(key, None)
                 self._down(f"no answer within {DEADLINE:g} s")
                 try:
                     sock.shutdown(socket.SHUT_RDWR)
-                except OSError:  # closed meanwhile: what we wanted
+                except OSError:  # closed in the meantime
                     continue
 
     def _probe(self) -> None:
+        """Do the prober's step: ask the database, then keep the pool full or try again soon."""
         self.probe()
         if self.up and serves(self.revision):
             self.fill()
@@ -300,15 +315,15 @@ class Watch:
             time.sleep(PROBE_DOWN)
 
     def fill(self) -> None:
-        """Open what is not open of the pool, at the start and after a restart: a burst amid a rotation could not."""
+        """Open every connection of the pool, so that a burst during a password rotation needs no new one."""
         pool = self.engine.pool
         with ExitStack() as stack, suppress(psycopg2.Error, SQLAlchemyError, SettingsError):
-            # Those in use are open, and waiting for them would make requests wait.
+            # Connections in use are open already; waiting for them would make requests wait.
             while isinstance(pool, QueuePool) and (pool.checkedin() or pool.overflow() < 0):
                 stack.enter_context(closing(pool.connect()))
 
     def prepare_spare(self) -> None:
-        """Open a connection where one is to be replaced; where that fails, the old one serves on."""
+        """Open a spare if a connection is due for replacement; if that fails, the old one stays in use."""
         if not self._spare_wanted or self._spares:
             return
         try:
@@ -318,7 +333,7 @@ class Watch:
             logger.warning("connections are kept beyond their lifetime", extra={"reason": first_line(error)})
 
     def probe(self) -> None:
-        """Ask for the schema's revision: an answer of any kind means that the database is there."""
+        """Query the schema's revision; any answer at all means that the database is up."""
         self._wake.clear()
         self._thread.probing = True
         try:
@@ -331,7 +346,7 @@ class Watch:
             self.revision = None
         except (SQLAlchemyError, SettingsError) as error:
             if self.up and isinstance(error, SQLAlchemyError):
-                return  # every connection is in use, and the watchdog sees to those
+                return  # every connection is in use; the watchdog deals with those that hang
             self.suspect(error)
             return
         if not self.up:
@@ -346,13 +361,13 @@ class Watch:
 
 
 def repeat(name: str, step: Callable[[], None]) -> None:
-    """Repeat a background thread's step for as long as the process lives, whatever the step meets."""
+    """Repeat a background thread's step for as long as the process lives, whatever exception it raises."""
     last = ""
     while True:
         try:
             step()
         except Exception as error:
-            if repr(error) != last:  # once, not twice a second
+            if repr(error) != last:  # log it once, not twice a second
                 with suppress(Exception):
                     logger.exception("a background thread met an error and goes on", extra={"background": name})
             last = repr(error)
@@ -362,10 +377,12 @@ def repeat(name: str, step: Callable[[], None]) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, the driver's own where SQLAlchemy wraps it."""
     return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
 
 
 def readable(sock: socket.socket) -> bool:
+    """Return whether a read from the socket would not block."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Faults on purpose, to see how a release goes wrong: slow, failing, never ready. Production refuses them."""
+"""Fault injection, to test how a bad release behaves: slow, failing or never ready. Refused in production."""
 
 import random
 import time
@@ -10,6 +10,7 @@ from flaskapp.settings import Settings
 
 
 def init_app(app: Flask, settings: Settings) -> None:
+    """Delay or fail requests as FAULT_DELAY and FAULT_ERROR_RATE say; add no hook if neither is set."""
     if not settings.fault_delay and not settings.fault_error_rate:
         return
 

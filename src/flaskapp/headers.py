@@ -1,4 +1,4 @@
-"""What a browser is told about every page."""
+"""Security headers of the pages."""
 
 from flask import Response
 
@@ -9,7 +9,7 @@ POLICY = (
 
 
 def protect(response: Response) -> Response:
-    """What a page may load, and that a browser must not guess or leak."""
+    """Set the headers that limit what a page may load and what the browser sends elsewhere."""
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Referrer-Policy"] = "same-origin"

@@ -1,18 +1,18 @@
-"""Whether the bytes that a client has sent so far are a whole request, so that no thread waits for the rest.
+"""Decide whether the bytes received so far are a complete request, so that no thread waits for the rest.
 
-This decides only when a thread begins. What the bytes mean is judged by gunicorn's parser alone.
+This decides only when a thread starts. Interpreting the bytes is left to gunicorn's parser.
 """
 
 import re
 
 MAX_HEAD = 64 * 1024  # bytes of request line and headers; load balancers send no more
 MAX_CHUNK_LINE = 8190  # bytes, as gunicorn has it
-FRAMING = 2  # times the body's limit that chunks may take together with their sizes
+FRAMING = 2  # a chunked body, sizes included, may be this many times the limit of the body
 SIZE = re.compile(rb"([0-9a-fA-F]+)[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class TooLargeError(Exception):
-    """More was sent than may be kept; `status` is the answer."""
+    """The client sent more than may be buffered; `status` is the HTTP status to answer with."""
 
     def __init__(self, status: int):
         super().__init__(status)
@@ -20,13 +20,13 @@ class TooLargeError(Exception):
 
 
 class Incoming:
-    """One request as it comes in. `data` may hold the beginning of the next one too."""
+    """A request being received. `data` may hold the start of the next one too; `max_body` is in bytes."""
 
     def __init__(self, max_body: int):
         self.data = bytearray()
         self.max_body = max_body
-        self.oversized = False  # it begins without its whole body, which is refused for its length
-        self.continues = False  # the client waits to be told to send the body
+        self.oversized = False  # the body is too long: a thread starts without all of it, and refuses it
+        self.continues = False  # the client waits for `100 Continue` before it sends the body
         self._searched = 0
         self._head = 0  # where the body begins
         self._length = 0
@@ -34,7 +34,11 @@ class Incoming:
         self._payload = 0  # bytes in the chunks before it
 
     def whole(self) -> bool:
-        """Whether a thread may begin: nothing is missing, or what there is will be refused anyway."""
+        """Return whether a thread may start: the request is complete, or will be refused anyway.
+
+        Raises:
+            TooLargeError: The request line, the headers or the chunks are over their limit.
+        """
         if not self._head and not self._find_head():
             return False
         if self._chunk is not None:
@@ -46,7 +50,7 @@ class Incoming:
         self._searched = len(self.data)
         if end < 0:
             line = self.data.find(b"\n")
-            if line >= 0 and self.data[line - 1 : line] != b"\r":  # gunicorn refuses it at once
+            if line >= 0 and self.data[line - 1 : line] != b"\r":  # gunicorn refuses a bare LF at once
                 self._head = self._searched
                 return True
             if self._searched > MAX_HEAD:
@@ -58,7 +62,7 @@ class Incoming:
         length = value(fields, b"content-length")
         if value(fields, b"transfer-encoding") is not None:
             self._chunk = self._head
-        elif length and length.isdigit() and len(length) < 4000:  # gunicorn refuses any other
+        elif length and length.isdigit() and len(length) < 4000:  # gunicorn refuses anything else
             self._length = int(length)
             self.oversized = self._length > self.max_body
         return True
@@ -74,7 +78,7 @@ class Incoming:
             if not match:
                 return True
             size = int(match[1], 16)
-            if size == 0:  # trailers may follow, and an empty line ends them
+            if size == 0:  # trailers may follow, ended by an empty line
                 return self.data.find(b"\r\n\r\n", end) >= 0
             if self._payload + size > self.max_body:
                 self.oversized = True
@@ -86,7 +90,7 @@ class Incoming:
 
 
 def value(fields: bytes, name: bytes) -> bytes | None:
-    """The first field of this name."""
+    """Return the value of the first header field of this name; both are lower case."""
     start = fields.find(b"\r\n" + name + b":")
     if start < 0:
         return None

@@ -1,6 +1,6 @@
-"""Metrics for Prometheus, on a port of their own that no Ingress reaches.
+"""Prometheus metrics, on a port of their own that no Ingress reaches.
 
-They are one process's: with more than one worker in a pod only one of them gets the port, and says so.
+The metrics are those of one process: with several workers in a pod, one gets the port and the others log a warning.
 """
 
 import logging
@@ -30,7 +30,7 @@ BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # secon
 
 
 class Metrics:
-    """What is counted, and the server that tells it."""
+    """The process's metrics, and the HTTP server that Prometheus scrapes."""
 
     def __init__(self, watch: Watch):
         self.watch = watch
@@ -50,7 +50,7 @@ class Metrics:
         self.series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count(self, request: Request, status: int, seconds: float) -> None:
-        """By the route's template: a raw path would make a series for every deployment and every scanner."""
+        """Count an answered request by its route's template: raw paths would make a series for every deployment."""
         method = request.method if request.method in METHODS else "other"
         route = request.url_rule.rule if request.url_rule else "none"
         labels = method, route, status
@@ -61,6 +61,7 @@ class Metrics:
         histogram.observe(seconds)
 
     def serve(self, port: int) -> None:
+        """Serve the metrics on this port, in a thread; log a warning if the port is taken."""
         try:
             _, thread = start_http_server(port, registry=self.registry)
         except OSError as error:
@@ -71,12 +72,13 @@ class Metrics:
 
 
 class WatchCollector(Collector):
-    """The database's state at the moment of asking."""
+    """Reads the database's state when Prometheus scrapes."""
 
     def __init__(self, watch: Watch):
         self.watch = watch
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the gauges of the database's state, and the version."""
         watch = self.watch
         yield GaugeMetricFamily("flaskapp_database_up", "1 while the database answers.", float(watch.up))
         connections = GaugeMetricFamily("flaskapp_database_connections", "Connections of the pool.", labels=["state"])

@@ -1,4 +1,4 @@
-"""`db upgrade|check|wait`: the schema brought up to date by one process at a time, and waited for by the others."""
+"""`flaskapp db upgrade|check|wait`: one process at a time migrates the schema, the others wait for it."""
 
 import math
 import time
@@ -19,23 +19,28 @@ SAY_EVERY = 10.0  # seconds
 
 
 class SchemaError(Exception):
-    """The schema is not what it should be, or did not become it in time; the message says what to do."""
+    """The schema is not ready, or did not become ready in time; the message says what to do."""
 
 
 def config(connection: Connection | None = None, deadline: float = math.inf) -> Config:
-    """Alembic's configuration; `deadline` is of the monotonic clock, for what waits without a limit of its own."""
-    found = Config()
-    found.set_main_option("script_location", "flaskapp:migrations")
-    found.attributes.update(connection=connection, deadline=deadline)
-    return found
+    """Return Alembic's configuration; `deadline` (monotonic clock) limits waits that have no limit of their own."""
+    settings = Config()
+    settings.set_main_option("script_location", "flaskapp:migrations")
+    settings.attributes.update(connection=connection, deadline=deadline)
+    return settings
 
 
 def current(connection: Connection) -> str | None:
+    """Return the schema's revision, or None for an empty database."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def check(engine: Engine) -> str:
-    """Say where the schema is; raise SchemaError when it is behind."""
+    """Return a line that says which revision the schema has.
+
+    Raises:
+        SchemaError: This code cannot serve on the schema.
+    """
     with engine.connect() as connection:
         revision = current(connection)
     if not serves(revision):
@@ -46,30 +51,40 @@ def check(engine: Engine) -> str:
 
 
 def wait(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
-    """Wait until `check` is content, saying from time to time what for."""
+    """Wait until `check` succeeds, for `timeout` seconds at most; `say` gets a line every ten seconds."""
     return retry(lambda: check(engine), timeout, say)
 
 
 def upgrade(engine: Engine, timeout: float, say: Callable[[str], None]) -> str:
-    """Bring the schema to the newest revision, one process at a time; wait for the database and for the others."""
+    """Migrate the schema to the newest revision, waiting for the database and for other processes that migrate.
+
+    `timeout` is in seconds; `say` gets a line every ten seconds. Returns a line that says what was done.
+
+    Raises:
+        SchemaError: The schema was not migrated in time.
+    """
     deadline = time.monotonic() + timeout
     return retry(lambda: upgrade_now(engine, deadline), timeout, say)
 
 
 def upgrade_now(engine: Engine, deadline: float) -> str:
-    """Make one attempt, which completes what another left half done; SchemaError: another process is migrating."""
+    """Make one attempt, which also completes an interrupted migration.
+
+    Raises:
+        SchemaError: Another process is migrating, or the server closed the connection.
+    """
     try:
         with engine.connect() as connection:
             return upgrade_on(connection, deadline)
-    except (PendingRollbackError, InterfaceError, psycopg2.Error):  # what Alembic does with a connection that has ended
+    except (PendingRollbackError, InterfaceError, psycopg2.Error):  # what Alembic raises on a closed connection
         raise SchemaError("the server ended the connection") from None
 
 
 def upgrade_on(connection: Connection, deadline: float) -> str:
+    """Migrate on this connection, under an advisory lock that ends with its session."""
     if not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}):
         raise SchemaError("another process is migrating")
-    # The lock belongs to the session and ends with it, whatever happens to this process.
-    connection.commit()
+    connection.commit()  # the lock belongs to the session, not to the transaction
     revision = current(connection)
     connection.commit()
     if serves(revision):
@@ -80,7 +95,7 @@ def upgrade_on(connection: Connection, deadline: float) -> str:
 
 
 def retry(attempt: Callable[[], str], timeout: float, say: Callable[[str], None]) -> str:
-    """Repeat what fails for a passing reason."""
+    """Repeat an attempt that fails with SchemaError or OperationalError, for `timeout` seconds."""
     end = time.monotonic() + timeout
     message = 0.0
     while True:

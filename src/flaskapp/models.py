@@ -1,4 +1,4 @@
-"""The tables. Each rule that the API promises is a constraint here too."""
+"""The tables. Each rule that the API documents is a constraint here too."""
 
 import secrets
 import time
@@ -28,7 +28,7 @@ STATUSES = ("started", "succeeded", "failed", "rolled_back")
 
 
 def uuid7() -> UUID:
-    """A UUID version 7 (RFC 9562): ordered by time, so new rows meet warm index pages. PostgreSQL has it from 18 on."""
+    """Return a UUID version 7 (RFC 9562): ordered by time, so that inserts hit cached index pages."""
     milliseconds = time.time_ns() // 1_000_000
     random = secrets.randbits(74)
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0b10 << 62 | random & (1 << 62) - 1
@@ -47,7 +47,7 @@ class Service(Model):
 
 
 class Environment(Model):
-    """A place to deploy to; `position` orders them as a release travels, the first at the lowest."""
+    """A place to deploy to; a release passes through environments in the order of `position`, lowest first."""
 
     __tablename__ = "environments"
     __table_args__ = (CheckConstraint(f"name ~ '{NAME}'", name="name"),)
@@ -59,7 +59,7 @@ class Environment(Model):
 
 
 class Deployment(Model):
-    """An attempt and its own outcome; a rollback by hand is a new row that names what it undoes.
+    """An attempt to deploy, and its outcome; a manual rollback is a new row that names what it undoes.
 
     `digest` is the image's `sha256:…` as the registry reports it.
     """
@@ -76,11 +76,11 @@ class Deployment(Model):
         CheckConstraint("(status = 'started') = (finished_at IS NULL)", name="finished_when_not_started"),
         CheckConstraint("finished_at >= started_at", name="finished_after_started"),
         CheckConstraint("rollback_of <> id", name="rollback_of_another"),
-        # Newest first, of everything, of one service, of one service in one environment.
+        # Lists, newest first: of everything, of one service, of one service in one environment.
         Index("deployments_newest", "started_at", "id"),
         Index("deployments_of_service", "service_id", "started_at", "id"),
         Index("deployments_of_service_environment", "service_id", "environment_id", "started_at", "id"),
-        # "What runs where" reads the newest success of each service and environment.
+        # The overview reads the newest success of each service and environment.
         Index(
             "deployments_current",
             "service_id",
@@ -89,9 +89,9 @@ class Deployment(Model):
             "id",
             postgresql_where="status = 'succeeded'",
         ),
-        # The figures read what ended in an environment within a range.
+        # The DORA metrics read what ended in an environment within a range of days.
         Index("deployments_finished", "environment_id", "finished_at", postgresql_where="status <> 'started'"),
-        # What is under way is little among much, and asked for by name.
+        # Few rows are under way, and `status=started` asks for them.
         Index("deployments_started", "started_at", "id", postgresql_where="status = 'started'"),
         Index("deployments_rollback_of", "rollback_of", postgresql_where="rollback_of IS NOT NULL"),
     )
@@ -114,7 +114,7 @@ class Deployment(Model):
 
 
 class Failure(Model):
-    """A deployment that succeeded and broke later; open until `restored_at` is known."""
+    """A report that a deployment broke after it had succeeded; open while `restored_at` is null."""
 
     __tablename__ = "failures"
     __table_args__ = (
@@ -135,7 +135,7 @@ class Failure(Model):
 
 
 class Token(Model):
-    """A bearer token: only the SHA-256 of its 256 random bits is kept. `service_id` limits what it may write."""
+    """A bearer token, of which only the SHA-256 is stored; `service_id` is the only service that it may write."""
 
     __tablename__ = "api_tokens"
     __table_args__ = (
@@ -156,7 +156,7 @@ class Token(Model):
 
 
 class IdempotencyKey(Model):
-    """The answer given to a caller's key, kept for a day, so that a repeated request is not a second deployment."""
+    """The answer to a caller's Idempotency-Key, kept for a day, so that a repeated request adds no deployment."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""The pages: the API's answers for people. Read-only, so there is no session and nothing to forge."""
+"""HTML pages, from the same statements as the API. They are read-only, so there is no session and no CSRF token."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -22,13 +22,13 @@ STEPS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h
 
 @pages.get("/")
 def overview() -> str:
-    """What runs where, since when."""
+    """Show what runs where, and since when."""
     return render_template("overview.html", **json.loads(services.OVERVIEW.run() or "{}"))
 
 
 @pages.get("/services/<name>")
 def service(name: str) -> str:
-    """A service: where it stands, and its latest deployments."""
+    """Show a service: its state in each environment, and its latest deployments."""
     state = json.loads(services.state(checked(ServicePath, name=name).name))
     items = json.loads(deployments.page(DeploymentQuery(service=name, limit=SHOWN)))["items"]
     names = [row["environment"] for row in state["environments"]]
@@ -37,7 +37,7 @@ def service(name: str) -> str:
 
 @pages.get("/deployments/<id>")
 def deployment(id: str) -> str:
-    """One deployment, and what was reported of it."""
+    """Show a deployment and its failure reports."""
     path = checked(DeploymentPath, id=id)
     document = json.loads(deployments.existing(path.id))
     reports = json.loads(failures.LIST.run({"id": path.id}) or "{}")["items"]
@@ -46,25 +46,25 @@ def deployment(id: str) -> str:
 
 @pages.get("/diff")
 def diff() -> str:
-    """Which services differ between two environments."""
+    """Show which services differ between two environments, by default the last two."""
     names = environments()
     if len(names) < 2 and not request.args:
         return render_template("diff.html", names=names, items=None, query=None)
-    given = {"from": names[-2], "to": names[-1]} if not request.args else request.args.to_dict()
-    query = checked(DiffQuery, **given)
+    arguments = {"from": names[-2], "to": names[-1]} if not request.args else request.args.to_dict()
+    query = checked(DiffQuery, **arguments)
     items = json.loads(services.difference(query))["items"]
     return render_template("diff.html", names=names, items=items, query=query)
 
 
 @pages.get("/dora")
 def figures() -> str:
-    """DORA's four figures, for the last environment of the order if none is asked for."""
+    """Show the DORA metrics of an environment, by default the last one."""
     names = environments()
     document = json.loads(services.LIST.run() or "{}")["items"]
-    given = {name: value for name, value in request.args.items() if value}
-    if not names and not given:
+    arguments = {name: value for name, value in request.args.items() if value}
+    if not names and not arguments:
         return render_template("dora.html", names=names, services=document, figures=None)
-    query = checked(DoraQuery, **{"environment": names[-1] if names else "", **given})
+    query = checked(DoraQuery, **{"environment": names[-1] if names else "", **arguments})
     answer = json.loads(dora.figures(query))
     return render_template(
         "dora.html", names=names, services=document, figures=answer, plot=plots.days(answer["daily"])
@@ -72,27 +72,33 @@ def figures() -> str:
 
 
 def environments() -> list[str]:
+    """Return the names of all environments, in their order."""
     names: list[str] = json.loads(services.ENVIRONMENTS.run() or "{}")["items"]
     return names
 
 
 def checked(model: Any, **values: str) -> Any:
-    """The query or path as the API checks it."""
+    """Validate a query or path as the API does.
+
+    Raises:
+        ProblemError: 422, with each rule that is broken.
+    """
     try:
         return model.model_validate_strings(values)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        raise ProblemError(422, BROKEN_RULE, [(".".join(map(str, e["loc"])), e["msg"]) for e in found]) from None
+        details = error.errors(include_url=False, include_input=False, include_context=False)
+        raise ProblemError(422, BROKEN_RULE, [(".".join(map(str, e["loc"])), e["msg"]) for e in details]) from None
 
 
 @pages.app_template_filter("moment")
 def moment(text: str) -> datetime:
+    """Parse a time of the API."""
     return datetime.fromisoformat(text)
 
 
 @pages.app_template_filter("ago")
 def ago(then: datetime) -> str:
-    """`3 hours ago`, `just now`."""
+    """Return how long ago a time was, such as `3 hours ago` or `just now`."""
     seconds = (datetime.now(UTC) - then).total_seconds()
     for size, unit in STEPS:
         if seconds >= size:
@@ -103,7 +109,7 @@ def ago(then: datetime) -> str:
 
 @pages.app_template_filter("lasting")
 def lasting(seconds: float | None) -> str:
-    """`2 d 3 h`, `4 min`, `n/a`."""
+    """Return a duration in two units at most, such as `2 d 3 h` or `4 min`; `n/a` for None."""
     if seconds is None:
         return "n/a"
     length = timedelta(seconds=round(seconds))
@@ -115,4 +121,5 @@ def lasting(seconds: float | None) -> str:
 
 @pages.app_template_filter("day")
 def day(text: str) -> str:
+    """Return an ISO date as, for example, `3 Feb`."""
     return date.fromisoformat(text).strftime("%-d %b")

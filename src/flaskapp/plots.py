@@ -1,4 +1,4 @@
-"""Where the marks of a plot stand; the templates draw them as inline SVG."""
+"""The geometry of plots; the templates draw them as inline SVG."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ WIDTH, ROW, MARGIN = 720, 32, 110  # SVG units
 
 @dataclass(frozen=True)
 class Mark:
-    """A point or a bar, with what it stands for."""
+    """A point or a bar in SVG units; `label` says what it shows."""
 
     x: float
     y: float
@@ -22,16 +22,18 @@ class Mark:
 
 @dataclass(frozen=True)
 class Plot:
+    """A plot of `width` by `height` SVG units."""
+
     width: int
     height: int
     marks: list[Mark]
-    rows: list[tuple[str, int]]  # names down the left side
-    ends: tuple[str, str]  # what the left and the right end of the axis are
-    most: int = 0  # what the highest bar stands for
+    rows: list[tuple[str, int]]  # names at the left side, and their y
+    ends: tuple[str, str]  # labels of the left and the right end of the axis
+    most: int = 0  # the value of the highest bar
 
 
 def timeline(items: list[dict[str, Any]], environments: list[str]) -> Plot | None:
-    """Deployments over time, a row for each environment."""
+    """Plot deployments (newest first) over time, one row for each environment; None without deployments."""
     if not items:
         return None
     times = [datetime.fromisoformat(item["started_at"]).timestamp() for item in items]
@@ -54,7 +56,7 @@ def timeline(items: list[dict[str, Any]], environments: list[str]) -> Plot | Non
 
 
 def days(daily: list[dict[str, Any]]) -> Plot:
-    """A bar for each day: successes, and failures on top of them."""
+    """Plot a bar for each day: successes, and failures on top of them."""
     highest = max(max(item["succeeded"] + item["failed"] for item in daily), 1)
     step = WIDTH / len(daily)
     height = 140

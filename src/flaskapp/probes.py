@@ -1,8 +1,9 @@
-"""/livez, /readyz and /version: answered before Flask, so they cost little, need no database and leave no log line.
+"""/livez, /readyz and /version, answered before Flask: they are cheap, need no database and leave no log line.
 
-Live: this process answers, and the threads that it needs are alive. Ready: it has started, that is the database
-answered once with a schema that this code can serve, and it is not draining. A database that goes away later does not
-make it unready: emptying the Service helps nobody, while requests get a quick 503 and `/readyz?verbose` says so.
+Live: the process answers, and the background threads that it needs are alive. Ready: the process has started (the
+database has answered once, with a schema that this code can serve) and is not draining. A database outage later does
+not make it unready, as a Service without endpoints helps nobody: requests get a quick 503, and `/readyz?verbose` shows
+the cause.
 """
 
 import json
@@ -24,7 +25,7 @@ Answer = tuple[str, dict[str, Any]]
 
 
 class Probes:
-    """A WSGI middleware that answers the three paths and passes the rest on."""
+    """A WSGI middleware that answers the three paths and passes all other requests on."""
 
     def __init__(self, application: "WSGIApplication", watch: Watch, never_ready: bool = False):
         self.application, self.watch, self.never_ready = application, watch, never_ready
@@ -37,6 +38,7 @@ class Probes:
         }
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a probe, or pass the request on; note when it arrived."""
         self.watch.start()
         environ[STARTED] = time.perf_counter()
         probe = self.paths.get(environ.get("PATH_INFO", ""))
@@ -55,14 +57,14 @@ class Probes:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
     def live(self) -> Answer:
-        """Red for what only a restart cures."""
+        """Answer /livez: 503 only for what a restart repairs."""
         if ended := self.watch.ended():
             reason = f"background threads have ended: {', '.join(ended)}"
             return "503 Service Unavailable", {"status": "failed", "reason": reason}
         return "200 OK", {"status": "ok"}
 
     def ready(self) -> Answer:
-        """Once started, ready until draining."""
+        """Answer /readyz: once started, 200 until draining."""
         watch = self.watch
         self.started = self.started or (watch.answered and serves(watch.revision))
         ready = self.started and not self.draining and not self.never_ready
@@ -73,7 +75,7 @@ class Probes:
         }
 
     def drain_on_sigterm(self) -> None:
-        """Say so in /readyz once this process was told to end; what the server does on it stays as it is."""
+        """Make /readyz answer `draining` after SIGTERM, in front of the handler that is already set."""
         previous = signal.getsignal(signal.SIGTERM)
 
         def drain(number: int, frame: FrameType | None) -> None:

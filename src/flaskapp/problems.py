@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, every one with the request's id and none with an inside view."""
+"""Errors as RFC 9457 problem details, each with the request's id and without internals."""
 
 import logging
 from http import HTTPStatus
@@ -18,14 +18,14 @@ from flaskapp.settings import SettingsError
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = 2  # seconds: about the time that the prober takes to see a database that came back
+RETRY_AFTER = 2  # seconds: about what the prober needs to notice that the database is back
 BUSY = {"57014", "55P03", "40001", "40P01"}  # statement timeout, lock timeout, serialization, deadlock
 UNKNOWN = (
     "whether the change was made is unknown. Send it again with the same Idempotency-Key if it had one;"
     " otherwise look up what is recorded before you send it again."
 )
 BROKEN_RULE = "The input breaks a rule; `errors` lists each."
-# Rules that only the database can judge, by the name of their constraint.
+# Rules that only the database can check, by the name of their constraint.
 RULES = {
     "deployments_rollback_of_fkey": ("body.rollback_of", "there is no such deployment"),
     "deployments_finished_after_started_check": ("body.finished_at", "must not be before started_at"),
@@ -53,13 +53,13 @@ class ProblemDetails(BaseModel):
 
 
 def described(*statuses: int) -> dict[Any, Any]:
-    """These refusals, for the OpenAPI document."""
+    """Return the OpenAPI responses for these statuses."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 class ProblemError(Exception):
-    """Raise to answer with this status; `errors` lists (field, rule) pairs."""
+    """Raised to answer with an HTTP status; `errors` lists (field, rule) pairs."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class ProblemError(Exception):
 
 
 def answer(status: int, detail: str, errors: list[tuple[str, str]], headers: dict[str, str]) -> Response:
+    """Build the response: HTML for a browser, else problem+json."""
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -90,16 +91,17 @@ def answer(status: int, detail: str, errors: list[tuple[str, str]], headers: dic
 
 
 def for_people() -> bool:
-    """Whether a browser asked for a page: it names HTML, while programs take anything."""
+    """Return whether a browser asked for a page: browsers accept HTML by name, API clients accept anything."""
     return not request.path.startswith("/api/") and "text/html" in request.headers.get("Accept", "")
 
 
 def init_app(app: Flask) -> None:
+    """Register a handler for every kind of error."""
     app.register_error_handler(ProblemError, lambda e: answer(e.status, e.detail, e.errors, e.headers))
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(UnavailableError, lambda e: unavailable())
     app.register_error_handler(PoolTimeout, pool_exhausted)
-    # From statements, and from what SQLAlchemy does around them.
+    # The driver's own errors, and the same wrapped by SQLAlchemy.
     app.register_error_handler(psycopg2.Error, database_error)
     app.register_error_handler(DBAPIError, lambda e: database_error(e.orig))
     app.register_error_handler(SettingsError, settings_error)
@@ -107,6 +109,7 @@ def init_app(app: Flask) -> None:
 
 
 def http_error(error: HTTPException) -> Response:
+    """Answer Flask's own errors: not found, wrong method, too large."""
     if error.response is not None:  # a redirect or a response made elsewhere
         return error.get_response(request.environ)  # type: ignore[return-value]
     headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
@@ -114,24 +117,25 @@ def http_error(error: HTTPException) -> Response:
 
 
 def unavailable(reason: str = "The database does not answer just now") -> Response:
-    """Say that nothing was changed only where that is certain: whoever sends a request twice may record it twice."""
+    """Answer 503; say that nothing was changed only if that is certain, as a repeated request may be recorded twice."""
     detail = f"{reason}; nothing was changed. Try again shortly." if nothing_changed() else f"{reason}; {UNKNOWN}"
     return answer(503, detail, [], {"Retry-After": str(RETRY_AFTER)})
 
 
 def pool_exhausted(error: PoolTimeout) -> Response:
+    """Answer 503: no connection became free in time."""
     logger.warning("every connection is in use", extra={"busy": watch().busy, "reason": str(error)})
     return unavailable()
 
 
 def settings_error(error: SettingsError) -> Response:
-    """What a new connection needs cannot be read just now."""
+    """Answer 503: the settings for a new connection cannot be read at the moment."""
     watch().suspect(error)
     return unavailable()
 
 
 def database_error(error: Any) -> Response:
-    """A driver's error: what the input broke, what took too long, a database that is gone, or a mistake of ours."""
+    """Answer a driver's error: a broken constraint, a timeout, a lost database, or a bug."""
     if isinstance(error, psycopg2.IntegrityError):
         return conflict(error.diag.constraint_name)
     if not isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
@@ -144,6 +148,7 @@ def database_error(error: Any) -> Response:
 
 
 def conflict(constraint: str | None) -> Response:
+    """Answer a violated constraint: 422 if it is a rule of the input, else 409."""
     if constraint in RULES:
         return answer(422, BROKEN_RULE, [RULES[constraint]], {})
     if constraint == "failures_open":
@@ -152,5 +157,6 @@ def conflict(constraint: str | None) -> Response:
 
 
 def crash(error: Exception) -> Response:
+    """Answer 500 and log the error, which is a bug."""
     logger.error("unhandled error", exc_info=error)
     return answer(500, "Something went wrong here; the request id finds it in the logs.", [], {})

@@ -1,4 +1,4 @@
-"""SQL with `:name` parameters as psycopg2 takes it; what is asked often is parsed and planned once in a session."""
+"""SQL with `:name` parameters for psycopg2; frequent statements are prepared once in a session."""
 
 from collections.abc import Mapping
 from itertools import count
@@ -17,7 +17,7 @@ NUMBERS = count(1)
 
 
 class Session(psycopg2.extensions.connection):
-    """A connection that knows which statements it has prepared."""
+    """A connection that remembers which statements it has prepared."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -25,10 +25,10 @@ class Session(psycopg2.extensions.connection):
 
 
 class Query:
-    """One statement.
+    """One SQL statement.
 
-    `prepared` prepares it, once in each session: planning costs more than reading some rows. It is not for a statement
-    whose best plan depends on the values, and PostgreSQL must be able to tell the types of its parameters.
+    `prepared` prepares it once in each session, as planning takes longer than reading a few rows. Don't use it where
+    the best plan depends on the values, or where PostgreSQL can't infer the types of the parameters.
     """
 
     def __init__(self, statement: str, prepared: bool = False):
@@ -36,12 +36,12 @@ class Query:
         self.name = f"prepared_{next(NUMBERS)}" if prepared else ""
         if prepared:
             compiled: Any = text(statement).compile(dialect=SERVER)
-            given = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
+            arguments = ", ".join(f"%({name})s" for name in compiled.positiontup or ())
             self.prepare = f"PREPARE {self.name} AS {compiled}"
-            self.ask = f"EXECUTE {self.name} ({given})" if given else f"EXECUTE {self.name}"
+            self.ask = f"EXECUTE {self.name} ({arguments})" if arguments else f"EXECUTE {self.name}"
 
     def run(self, cursor: Any, values: Mapping[str, Any] | None = None) -> None:
-        """Execute it; the cursor has the rows."""
+        """Execute the statement; the rows are in the cursor."""
         if not self.name:
             cursor.execute(self.sql, values or {})
             return
@@ -51,7 +51,7 @@ class Query:
         cursor.execute(self.ask, values)
 
     def scalar(self, cursor: Any, values: Mapping[str, Any] | None = None) -> Any:
-        """The first column of the first row, or None."""
+        """Execute the statement and return the first column of its first row, or None without rows."""
         self.run(cursor, values)
         row = cursor.fetchone()
         return row[0] if row else None

@@ -1,6 +1,6 @@
-"""Tokens of Amazon RDS in place of a password (DB_AUTH=rds-iam): signed here, good for new connections for 15 minutes.
+"""Amazon RDS tokens in place of a password (DB_AUTH=rds-iam), signed locally and valid for 15 minutes.
 
-The extra `rds` brings botocore, which finds the credentials (of the pod's role) and renews them.
+The extra `rds` installs botocore, which finds and renews the credentials of the pod's role.
 """
 
 from functools import cache
@@ -9,18 +9,23 @@ from typing import Any
 
 
 class TokenError(Exception):
-    """No token can be made just now; the message is one line."""
+    """No token can be made at the moment; the message is one line."""
 
 
 def installed() -> bool:
+    """Return whether botocore is installed."""
     return find_spec("botocore") is not None
 
 
 def token(host: str, port: int, user: str, region: str) -> str:
-    """A new token for one connection."""
+    """Return a new token, for one connection.
+
+    Raises:
+        TokenError: There are no valid credentials.
+    """
     try:
         signed: str = client(region).generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user, Region=region)
-    # Botocore's own errors, an answer of STS (ClientError), and those of files and programs that give credentials.
+    # botocore's own errors, an answer of STS (ClientError), and those of files and programs that provide credentials.
     except Exception as error:
         raise TokenError(str(error).strip().split("\n")[0] or type(error).__name__) from None
     return signed
@@ -28,7 +33,7 @@ def token(host: str, port: int, user: str, region: str) -> str:
 
 @cache
 def client(region: str) -> Any:
-    """Made at the first use: it reads files, and is meant to be shared by threads."""
+    """Return the region's client, created at the first use (it reads files) and shared by all threads."""
     from botocore.session import Session  # type: ignore[import-untyped]
 
     return Session().create_client("rds", region_name=region)

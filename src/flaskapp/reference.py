@@ -1,4 +1,4 @@
-"""The API's reference: the OpenAPI document, and Swagger UI to read and try it, served from its own package."""
+"""The API reference: the OpenAPI document, and Swagger UI from its own Python package."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ reference.after_request(protect)
 
 @reference.get("/api/openapi.json")
 def document() -> Response:
-    """The document that docs/openapi.json holds."""
+    """Return the OpenAPI document; docs/openapi.json is a copy."""
     app: Any = current_app
     return jsonify(app.api_doc)
 
 
 @reference.get("/api")
 def show() -> str:
-    """Swagger UI."""
+    """Show Swagger UI."""
     return render_template("reference.html")

@@ -1,4 +1,4 @@
-"""Which revisions of the schema this code knows and can serve on; free of Alembic, which only commands need."""
+"""The schema revisions that this code can serve on, without importing Alembic, which only commands need."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ NEWEST = KNOWN[-1]
 
 
 def serves(revision: str | None) -> bool:
-    """Whether this code can serve on a schema at this revision: its own newest, or one newer than it knows.
+    """Return whether this code can serve on a schema at this revision: its own newest, or a later one.
 
-    The previous release serves on the new schema, so an unknown revision is a newer one and well.
+    An unknown revision counts as later: each migration keeps the schema compatible with the previous release.
     """
     return revision is not None and (revision == NEWEST or revision not in KNOWN)

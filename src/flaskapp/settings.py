@@ -1,8 +1,8 @@
-"""Settings: read once from the environment, checked at start, named in every complaint.
+"""Settings, read once from the environment and validated at start; every error names its variable.
 
-The parts of the database's address and the bootstrap token may be given as `…_FILE` instead, the path of a file that
-holds the value. Such a file is read again for every new connection, so a rotated password needs no restart. It is
-checked again too: while it is missing or wrong, the last good value stays in use and the log says so.
+The parts of the database's address and the bootstrap token can be set by `…_FILE` instead, the path of a file with the
+value. The file is read again for each new connection, so rotating a password needs no restart. It is validated again
+too: while it is missing or invalid, the last good value stays in use and the log says so.
 """
 
 import logging
@@ -19,7 +19,7 @@ from flaskapp import rds
 
 DATABASE = ("db_host", "db_port", "db_name", "db_username", "db_password")
 FROM_FILE = (*DATABASE, "api_admin_token")
-MAX_FILE = 16 * 1024  # bytes; a token that stands for a password has a few thousand
+MAX_FILE = 16 * 1024  # bytes; a token used as a password has a few thousand
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class SettingsError(Exception):
 
 
 class Settings(BaseModel):
-    """What can be set. Times are in seconds, sizes in bytes; the environment variable is the upper-case name."""
+    """All settings. Times are in seconds, sizes in bytes; the environment variable is the name in upper case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _files: dict[str, "SettingFile"] = PrivateAttr(default_factory=dict)
@@ -55,12 +55,12 @@ class Settings(BaseModel):
 
     api_reads: Literal["public", "private"] = "public"
     api_admin_token: SecretStr | None = Field(default=None, min_length=32)
-    # Reverse proxies whose X-Forwarded-… headers are believed, counted from here; 0 believes none.
+    # The number of reverse proxies whose X-Forwarded-… headers are trusted; 0 trusts none.
     proxy_hops: int = Field(default=0, ge=0, le=8)
-    # Host names that are answered, separated by commas; empty answers all.
+    # Host names to answer, separated by commas; empty answers all.
     trusted_hosts: str = ""
 
-    # Faults for tests of releases; refused in production.
+    # Fault injection, for tests of releases; refused in production.
     app_mode: Literal["production", "development"] = "production"
     fault_delay: float = Field(default=0, ge=0, le=60)
     fault_error_rate: float = Field(default=0, ge=0, le=1)
@@ -68,7 +68,11 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
-        """Read every setting; raise SettingsError with one line that names the variable."""
+        """Read and validate every setting.
+
+        Raises:
+            SettingsError: A setting is missing or wrong.
+        """
         values: dict[str, str] = {}
         files: dict[str, tuple[Path, str]] = {}
         for name in cls.model_fields:
@@ -86,7 +90,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(explain(error)) from None
         for name, (file, content) in files.items():
-            # A lone value is checked beside those of the start, by the same rules.
+            # A new value is validated together with the other values of the start.
             check = partial(cls._checked, name, values)
             settings._files[name] = SettingFile(name, file, content, getattr(settings, name), check)
         if settings.db_auth == "rds-iam":
@@ -99,7 +103,11 @@ class Settings(BaseModel):
         return settings
 
     def connection_parts(self) -> dict[str, Any]:
-        """The parts of a connection, in libpq's words, so any character is safe; those given as files are read anew."""
+        """Return the connection's parameters by libpq's names, so that nothing needs escaping; files are read again.
+
+        Raises:
+            SettingsError: No token for the database could be made.
+        """
         host, port, database, user, password = (self._current(name) for name in DATABASE)
         if self.db_auth == "rds-iam":
             try:
@@ -109,12 +117,12 @@ class Settings(BaseModel):
         return {"host": host, "port": port, "dbname": database, "user": user, "password": password.get_secret_value()}
 
     def _current(self, name: str) -> Any:
-        """The value of this moment, of the field's type."""
+        """Return the current value, of the field's type."""
         return self._files[name].current() if name in self._files else getattr(self, name)
 
     @classmethod
     def _checked(cls, name: str, values: Mapping[str, str], content: str) -> Any:
-        """What a file's new content stands for; raises SettingsError as the start would."""
+        """Return the value of a file's new content; raise SettingsError if it is invalid."""
         try:
             return getattr(cls.model_validate({**values, name: content}), name)
         except ValidationError as error:
@@ -129,13 +137,13 @@ class Settings(BaseModel):
             raise SettingsError("DB_SSLMODE: set require, verify-ca or verify-full; DB_AUTH=rds-iam takes TLS")
 
     def admin_token(self) -> str | None:
-        """The bootstrap token; read anew where it is a file."""
+        """Return the bootstrap token, if there is one; its file is read again."""
         token: SecretStr | None = self._current("api_admin_token")
         return token.get_secret_value() if token else None
 
 
 class SettingFile:
-    """A setting that a file holds; `current` is the last good value."""
+    """A setting whose value is in a file; an invalid file leaves the last good value in use."""
 
     def __init__(self, name: str, path: Path, content: str, value: Any, check: Callable[[str], Any]):
         self.name, self.path, self.check = name, path, check
@@ -144,7 +152,7 @@ class SettingFile:
         self.lock = threading.Lock()
 
     def current(self) -> Any:
-        """Read the file again; what is wrong is logged once for each change, without the value: it may be a secret."""
+        """Read the file again and return the value; log each error once, without the value, which may be a secret."""
         with self.lock:
             try:
                 content = read_file(self.name, self.path)
@@ -169,10 +177,14 @@ class SettingFile:
 
 
 def read_file(name: str, path: Path) -> str:
-    """The file's content without its line end."""
+    """Return the file's content without its line end.
+
+    Raises:
+        SettingsError: It is no readable text file, is empty, or has more than MAX_FILE bytes.
+    """
     where = f"{name.upper()}_FILE"
     try:
-        # A pipe would be waited for.
+        # Opening a named pipe would block.
         if not path.is_file() and path.exists():
             raise SettingsError(f"{where}: {path} is not a regular file")
         with path.open("rb") as file:
@@ -192,7 +204,7 @@ def read_file(name: str, path: Path) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """The first complaint as one line, without the value: it may be a secret."""
+    """Return the first error as one line, without the value, which may be a secret."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(first["loc"][0])
     if first["type"] == "missing":

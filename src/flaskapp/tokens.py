@@ -1,4 +1,4 @@
-"""API tokens as the command line makes, lists and revokes them."""
+"""Create, list and revoke API tokens, for the command line."""
 
 import hashlib
 import re
@@ -11,32 +11,32 @@ from sqlalchemy.orm import Session
 
 from flaskapp.models import Service, Token
 
-PREFIX = "flaskapp_"  # so that a secret scanner knows one when it sees it
+PREFIX = "flaskapp_"  # lets secret scanners recognize a token
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 class TokenError(Exception):
-    """The command cannot be done; the message is one line."""
+    """The command failed; the message is one line."""
 
 
 def create(engine: Engine, name: str, scope: str, service: str | None, lifetime: timedelta | None) -> str:
-    """Make a token and return it: this is the only time that it is seen."""
+    """Create a token and return it; only its hash is stored, so it can't be shown again."""
     token = PREFIX + secrets.token_urlsafe(32)
     with Session(engine) as session, session.begin():
         if session.scalar(select(Token.id).where(Token.name == name)):
             raise TokenError(f"there is a token called {name} already; revoke it and choose another name")
-        made = Token(name=name, scope=scope, hash=hashlib.sha256(token.encode()).digest())
-        made.expires_at = datetime.now(UTC) + lifetime if lifetime else None
+        row = Token(name=name, scope=scope, hash=hashlib.sha256(token.encode()).digest())
+        row.expires_at = datetime.now(UTC) + lifetime if lifetime else None
         if service:
-            made.service_id = session.scalar(select(Service.id).where(Service.name == service))
-            if made.service_id is None:
+            row.service_id = session.scalar(select(Service.id).where(Service.name == service))
+            if row.service_id is None:
                 raise TokenError(f"there is no service called {service} yet")
-        session.add(made)
+        session.add(row)
     return token
 
 
 def listing(engine: Engine) -> Iterator[str]:
-    """A line for each token, the newest last."""
+    """Yield a heading, then a line for each token, the newest last."""
     yield f"{'NAME':<24}{'SCOPE':<8}{'SERVICE':<20}{'STATE':<10}{'EXPIRES':<18}LAST USED"
     statement = select(Token, Service.name).outerjoin(Service, Service.id == Token.service_id).order_by(Token.id)
     with Session(engine) as session:
@@ -49,7 +49,7 @@ def listing(engine: Engine) -> Iterator[str]:
 
 
 def revoke(engine: Engine, name: str) -> None:
-    """From now on the token is refused."""
+    """Revoke the token; requests with it are refused from now on."""
     with engine.begin() as connection:
         rows = connection.execute(update(Token).where(Token.name == name).values(revoked_at=datetime.now(UTC)))
     if not rows.rowcount:
@@ -57,11 +57,12 @@ def revoke(engine: Engine, name: str) -> None:
 
 
 def minute(moment: datetime | None) -> str:
+    """Return a time in UTC to the minute, or `never`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ") if moment else "never"
 
 
 def duration(text: str) -> timedelta:
-    """`12h`, `90d` or `4w`."""
+    """Parse a duration such as `12h`, `90d` or `4w`."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", text)
     if not match:
         raise TokenError(f"{text} is no duration: write 12h, 90d or 4w")

@@ -1,4 +1,4 @@
-"""Import and export of deployments as NDJSON: one deployment a line, in constant memory, all lines or none."""
+"""Import and export deployments as NDJSON, one deployment a line, in constant memory; an import is all or nothing."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from flaskapp.api.schemas import NewDeployment
 from flaskapp.models import uuid7
 
 BATCH = 5000  # lines
-SHOWN = 20  # bad lines told one by one
+SHOWN = 20  # bad lines reported one by one
 
 COLUMNS = (
     "id",
@@ -59,18 +59,22 @@ MOVE = (
 
 
 class TransferError(Exception):
-    """The import did not happen; the message is one line."""
+    """Nothing was imported; the message is one line."""
 
 
 class Line(NewDeployment):
-    """A deployment as exported: with its id."""
+    """A deployment as exported, with its id."""
 
     id: UUID | None = None
 
 
 def load(engine: Engine, lines: Iterable[bytes], say: Callable[[str], None]) -> int:
-    """Import; returns how many. Bad lines are told, and then nothing is imported at all."""
-    bad = done = 0
+    """Import deployments and return their number; `say` gets a line for each bad one.
+
+    Raises:
+        TransferError: A line is bad; nothing was imported.
+    """
+    bad = count = 0
     with engine.begin() as connection:
         driver: psycopg2.extensions.connection = connection.connection.driver_connection  # type: ignore[assignment]
         with driver.cursor() as cursor:
@@ -86,28 +90,29 @@ def load(engine: Engine, lines: Iterable[bytes], say: Callable[[str], None]) -> 
                     bad += 1
                     if bad <= SHOWN:
                         say(f"line {number}: {complaint(error)}")
-                done = number
+                count = number
                 if number % BATCH == 0:
                     rows = flush(cursor, rows)
                     if number % (BATCH * 20) == 0:
                         say(f"{number} lines read")
             if bad:
-                raise TransferError(f"{bad} of {done} lines are bad; nothing was imported")
+                raise TransferError(f"{bad} of {count} lines are bad; nothing was imported")
             flush(cursor, rows)
             for statement in MOVE:
                 cursor.execute(statement)
-    return done
+    return count
 
 
 def flush(cursor: Any, rows: io.StringIO) -> io.StringIO:
+    """Send the rows to the temporary table and return an empty buffer."""
     rows.seek(0)
     cursor.copy_expert(COPY, rows)
     return io.StringIO()
 
 
 def row(content: bytes) -> str:
-    """A checked line in COPY's text format."""
-    values = vars(Line.model_validate_json(content))  # the bare dictionary: a model checks what is set
+    """Validate a line and return it in COPY's text format."""
+    values = vars(Line.model_validate_json(content))  # the plain dictionary: setting a model's attributes is slower
     values["id"] = values["id"] or uuid7()
     values["started_at"] = values["started_at"] or values["finished_at"] or datetime.now(UTC)
     if values["status"] != "started":
@@ -116,6 +121,7 @@ def row(content: bytes) -> str:
 
 
 def field(value: Any) -> str:
+    """Return a value in COPY's text format."""
     if value is None:
         return r"\N"
     if isinstance(value, str):
@@ -124,6 +130,7 @@ def field(value: Any) -> str:
 
 
 def complaint(error: ValidationError) -> str:
+    """Return the first error of a line, with the field's name."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else str(first["msg"])
@@ -140,7 +147,7 @@ EXPORT = text("""
 
 
 def dump(engine: Engine, output: TextIO) -> int:
-    """Export everything, the oldest first; returns how many."""
+    """Export all deployments, the oldest first, and return their number."""
     count = 0
     for line in stored(engine):
         output.write(line + "\n")
@@ -149,12 +156,13 @@ def dump(engine: Engine, output: TextIO) -> int:
 
 
 def stored(engine: Engine) -> Iterator[str]:
+    """Yield every deployment as JSON, the oldest first, without holding all in memory."""
     with engine.connect() as connection:
         yield from connection.execution_options(yield_per=1000).execute(EXPORT).scalars()
 
 
 PRUNE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'")
-# What runs somewhere now is kept however old, and so is what a kept rollback names, and what that names in its turn.
+# Kept at any age: what runs somewhere now, what a kept rollback undoes, and what that undoes in turn.
 PRUNE = text("""
     WITH RECURSIVE old AS (
         SELECT id FROM deployments d WHERE started_at < :before
@@ -169,11 +177,11 @@ PRUNE = text("""
     )
     DELETE FROM deployments WHERE id IN (SELECT id FROM old) AND id NOT IN (SELECT id FROM named)
 """)
-ATTEMPTS = 5  # a rollback of an old deployment may be recorded while that is being deleted
+ATTEMPTS = 5  # a rollback of an old deployment may be recorded while that deployment is being deleted
 
 
 def prune(engine: Engine, before: datetime) -> int:
-    """Forget deployments that started before this moment; returns how many."""
+    """Delete deployments that started before this time, except what runs somewhere now; return their number."""
     for attempt in range(ATTEMPTS):
         try:
             with engine.begin() as connection:
@@ -186,7 +194,7 @@ def prune(engine: Engine, before: datetime) -> int:
 
 
 def sample(now: datetime) -> Iterator[bytes]:
-    """A small history to look at: three services on their way through three environments, one of them rolled back."""
+    """Yield a month of sample deployments: three services on their way through three environments, some rolled back."""
     minutes = timedelta(minutes=1)
     for day in range(28, 0, -1):
         for place, service in enumerate(("checkout", "catalogue", "search")):

@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, whose own refusals of malformed requests are problem details like all others; its log."""
+"""gunicorn's thread worker, extended: slow clients hold no thread, and malformed requests get problem details."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from flaskapp.incoming import FRAMING, MAX_HEAD, Incoming, TooLargeError
 
 logger = logging.getLogger(__name__)
 
-# What is no plain 400.
+# Malformed requests whose status is not 400.
 STATUSES: dict[type[Exception], int] = {
     errors.ForbiddenProxyRequest: 403,
     errors.LimitRequestLine: 414,
@@ -30,55 +30,58 @@ STATUSES: dict[type[Exception], int] = {
     errors.LimitRequestHeaders: 431,
     errors.UnsupportedTransferCoding: 501,
 }
-WAITING = 500  # connections that are silent, or read their last answer; many systems allow a process 1,024 files
+WAITING = 500  # idle connections, and those being drained; many systems allow a process 1,024 open files
 REQUEST_TIMEOUT = 10.0  # seconds from a request's first byte to its last
-RECEIVED = 16 * 1024 * 1024  # bytes that all requests still coming in may hold together
+RECEIVED = 16 * 1024 * 1024  # bytes that all incomplete requests may hold together
 RECV = 32 * 1024  # bytes
 OURS = (errors.ConfigurationProblem, errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 
 class Log(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's logger without access lines, as the application writes its own."""
+
     def access(self, *_: Any) -> None:
-        """The application has its own line for a request; gunicorn would format every header before it is dropped."""
+        """Skip gunicorn's access line, which costs the formatting of every header."""
 
     def exception(self, message: str, *values: Any, **options: Any) -> None:
-        """What gunicorn caught; a client that stopped amid its request (see gunicorn.conf.py) is no error of ours."""
+        """Log an exception; on level DEBUG if a client stopped in the middle of its request (see gunicorn.conf.py)."""
         stopped = isinstance(sys.exc_info()[1], BlockingIOError)
         (super().debug if stopped else super().exception)(message, *values, **options)
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's, but for connections that say nothing or say it slowly: they hold no thread and nobody's place.
+    """gunicorn's thread worker, in which idle and slow connections occupy no thread and count towards no limit.
 
     Browsers, HTTP clients with pools and load balancers open connections in advance and keep them. gunicorn lets a
-    thread wait 5 s for the first byte, and accepts nobody while `worker_connections` are open, idle or not. It has no
-    limit on the time that a request takes to come in, in which a thread waits for each byte. Here the loop that accepts
-    and dispatches reads, and a thread gets the request when it is whole.
+    thread wait 5 s for the first byte, and accepts no connection while `worker_connections` are open, idle or not. It
+    does not limit how long a request takes to arrive, and a thread waits for each byte of it. Here the main loop reads,
+    and a thread gets the request when it is complete. No hook of gunicorn's covers that, so this overrides methods of
+    ThreadWorker; pyproject.toml pins gunicorn's minor version for that reason.
     """
 
-    max_body = 64 * 1024  # bytes that are read before a thread begins; set by gunicorn.conf.py
+    max_body = 64 * 1024  # bytes to read before a thread starts; set by gunicorn.conf.py
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
-        self.reading: deque[Any] = deque()  # connections whose request has begun, the oldest first
+        self.reading: deque[Any] = deque()  # connections with an incomplete request, the oldest first
 
     @property
     def worker_connections(self) -> int:
-        """How many may be open: those that something is done for, and the others."""
+        """The limit of open connections: the configured number of active ones, and all that are idle or incomplete."""
         others = len(self.pending_conns) + len(self.keepalived_conns) + len(self.reading)
         return int(self.cfg.worker_connections) + others
 
     @worker_connections.setter
     def worker_connections(self, _: int) -> None:
-        """gunicorn sets it once, to what `cfg` says."""
+        """Ignore gunicorn's own assignment, of the configured number."""
 
     def enqueue_req(self, conn: Any) -> None:
-        """Give a thread to a connection whose next request is there; leave any other to the poller."""
+        """Give a thread to a connection whose next request is complete; leave any other to the poller."""
         conn.incoming, conn.place = Incoming(self.max_body), None
-        if self.cfg.is_ssl:  # read here, it would be ciphertext
+        if self.cfg.is_ssl:  # here it would read ciphertext
             super().enqueue_req(conn)
             return
-        if conn.parser:  # what was sent behind the request before
+        if conn.parser:  # what followed the previous request
             conn.incoming.data += conn.parser.unreader.take_buffered()
         conn.sock.setblocking(False)
         if not self._receive(conn):
@@ -87,7 +90,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self._begin(conn)
 
     def _receive(self, conn: Any) -> bool:
-        """Read what there is; False where more must come. Else the connection is a thread's now, or has ended."""
+        """Read what has arrived; False if the request is incomplete, else a thread has it now or it has ended."""
         incoming = conn.incoming
         try:
             if not (incoming.data and incoming.whole()):
@@ -107,7 +110,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         except OSError:  # reset by the client
             incoming.data.clear()
         self._leave(conn)
-        if incoming.data:  # whole, or all that will ever come
+        if incoming.data:  # complete, or all that the client will send
             self._start(conn)
         else:
             self.nr_conns -= 1
@@ -124,7 +127,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().enqueue_req(conn)
 
     def _begin(self, conn: Any) -> None:
-        """The first bytes are there: from now on the rest has a deadline."""
+        """Give a request whose first bytes have arrived REQUEST_TIMEOUT seconds for the rest."""
         self.pending_conns.remove(conn)
         conn.place = self.reading
         if len(self.reading) >= min(WAITING, max(8, RECEIVED // (MAX_HEAD + FRAMING * self.max_body))):
@@ -133,13 +136,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.reading.append(conn)
 
     def _read_on(self, conn: Any, _: socket.socket) -> None:
-        if conn.incoming is None:  # refused since the poller looked
+        if conn.incoming is None:  # refused after the poller had reported it
             return
         if not self._receive(conn) and conn.incoming.data and conn.place is self.pending_conns:
             self._begin(conn)
 
     def _leave(self, conn: Any) -> None:
-        """Take a connection from the poller, if it is there."""
+        """Unregister a connection from the poller, if it is registered."""
         if conn.place is not None:
             conn.place.remove(conn)
             self.poller.unregister(conn.sock)
@@ -155,19 +158,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._linger(conn)
 
     def murder_pending(self) -> None:
-        """End those who have been silent for too long, and refuse requests that have not come in time."""
+        """Close connections that have been idle for too long, and refuse requests that did not arrive in time."""
         super().murder_pending()
         while self.reading and self.reading[0].timeout <= time.monotonic():
             self._expire(self.reading[0])
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Wait for no body that nobody wants."""
+        """Close the connection after a body that is too long, instead of reading the rest of it."""
         return not conn.incoming.oversized and bool(super()._keepalive_after(conn, keepalive))
 
     def finish_request(self, conn: Any, fs: Any) -> None:
-        """Let the poller see when the client has read an answer that was its last.
+        """Leave closing a connection to the poller, until the client has read its last answer.
 
-        gunicorn waits for that in the loop that accepts and dispatches, up to 2 s for each.
+        gunicorn waits for that in its main loop, up to 2 s for each connection.
         """
         if fs.cancelled() or fs.exception() or fs.result() is not False:
             super().finish_request(conn, fs)
@@ -178,12 +181,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         try:
             conn.sock.shutdown(socket.SHUT_WR)
             self._wait(conn, self._drain)
-        except OSError:  # the client has gone, or gunicorn closed the socket amid an answer that broke
+        except OSError:  # the client is gone, or gunicorn closed the socket after an answer that failed
             self.nr_conns -= 1
             conn.close()
 
     def _drain(self, conn: Any, sock: socket.socket) -> None:
-        """Drop what a client still sends; unread, it would have the kernel drop the answer's end."""
+        """Discard what the client still sends: unread, it would make the kernel reset the connection."""
         try:
             if sock.recv(65536):
                 return
@@ -192,10 +195,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._end(conn)
 
     def _wait(self, conn: Any, then: Callable[[Any, socket.socket], None]) -> None:
-        """Have the poller call when there is something to read, and `murder_pending` end it where there is nothing."""
-        # The longest silent first, and none that has spoken since the poller looked.
-        silent = (one for one in self.pending_conns if not readable(one.sock))
-        if len(self.pending_conns) >= WAITING and (one := next(silent, None)):
+        """Let the poller call `then` when there is something to read; `murder_pending` ends it if nothing arrives."""
+        # The longest idle first, but none with data that the poller has not reported yet.
+        idle = (one for one in self.pending_conns if not readable(one.sock))
+        if len(self.pending_conns) >= WAITING and (one := next(idle, None)):
             self._end(one)
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
@@ -209,13 +212,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         conn.close()
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """A worker that stops waits for the silent no longer than for the kept ones."""
+        """Apply the deadline of a stopping worker to idle connections too, not only to kept ones."""
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Refuse what could not be read as a request; leave anything else to gunicorn."""
+        """Refuse what can't be parsed as a request; leave any other error to gunicorn."""
         if not isinstance(exc, errors.ParseException) or isinstance(exc, OURS):
             super().handle_error(req, client, addr, exc)
             return
@@ -223,6 +226,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def refuse(client: socket.socket, addr: Any, status: HTTPStatus, reason: str) -> None:
+    """Log a malformed request and send its refusal."""
     identifier = uuid.uuid4().hex
     logger.warning(
         "malformed request",
@@ -230,11 +234,12 @@ def refuse(client: socket.socket, addr: Any, status: HTTPStatus, reason: str) ->
     )
     try:
         client.sendall(refusal(status, reason, identifier))
-    except OSError:  # the client has gone
-        logger.debug("nobody to refuse")
+    except OSError:
+        logger.debug("the client is gone")
 
 
 def refusal(status: HTTPStatus, reason: str, identifier: str) -> bytes:
+    """Return a whole HTTP response with problem details; it closes the connection."""
     detail = f"This is no well-formed HTTP request ({reason})."
     if status == HTTPStatus.REQUEST_TIMEOUT:
         detail = f"The request did not come in within {REQUEST_TIMEOUT:g} s."

@@ -1,4 +1,4 @@
-"""What a WSGI server loads: `flaskapp.wsgi:app`."""
+"""The WSGI application that a server loads: `flaskapp.wsgi:app`."""
 
 import sys
 

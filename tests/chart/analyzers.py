@@ -19,20 +19,20 @@ CHECKOV_LOCK = ROOT / "tests/checkov/requirements.lock"
 def kube_score(text: str) -> list[Finding]:
     command = [str(programs.binaries("policy") / "kube-score"), "score", "-", "--output-format=json"]
     result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
-    found = []
+    findings = []
     for item in json.loads(result.stdout):
         name = f"{item['type_meta']['kind']}/{item['object_meta']['name']}"
         for check in item["checks"] or []:
-            # 10 is all well; 7 is nearly.
+            # The best grade is 10.
             if not check["skipped"] and check["grade"] < 10:
                 comments = check["comments"] or [{"path": "", "summary": ""}]
-                found += [(check["check"]["id"], name, one["summary"]) for one in comments]
-    return found
+                findings += [(check["check"]["id"], name, one["summary"]) for one in comments]
+    return findings
 
 
 @cache
 def checkov_program() -> Path:
-    """checkov in an environment of its own, since it pins what others need newer; made once for each lock."""
+    """Install checkov in an environment of its own, once for each lock: it pins versions too old for the others."""
     key = sha256(CHECKOV_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = shell.cache() / f"checkov-{key}"
     with shell.locked(folder.with_suffix(".lock"), "waiting for another installation of checkov"):
@@ -46,21 +46,23 @@ def checkov_program() -> Path:
 
 
 def failed_checks(folder: Path, framework: str) -> list[dict[str, str]]:
-    """What checkov says against all files of a folder, in one run."""
+    """Return checkov's failed checks of all files in a folder, in one run."""
     command = [str(checkov_program()), "--directory", str(folder), "--framework", framework, "--output", "json"]
     options = ["--compact", "--quiet", "--skip-download"]
     result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
     assert result.returncode in (0, 1), result.stderr
     report = json.loads(result.stdout)
     assert report["summary"]["parsing_errors"] == 0
-    found: list[dict[str, str]] = report["results"]["failed_checks"]
-    return found
+    failures: list[dict[str, str]] = report["results"]["failed_checks"]
+    return failures
 
 
 def checkov(folder: Path) -> list[Finding]:
-    """Findings in Kubernetes objects; the object begins with its kind and carries the file's name."""
-    found = []
+    """Return findings in Kubernetes objects; an object's name starts with its kind and ends with its file."""
+    findings = []
     for failed in failed_checks(folder, "kubernetes"):
         kind, _, name = failed["resource"].split(".", 2)
-        found.append((failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"]))
-    return found
+        findings.append(
+            (failed["check_id"], f"{kind}/{name} of {Path(failed['file_path']).stem}", failed["check_name"])
+        )
+    return findings

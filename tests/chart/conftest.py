@@ -1,4 +1,4 @@
-"""Charts rendered once for all tests of this folder."""
+"""Fixtures of the chart's tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chart.render import ROOT
 
 @pytest.fixture(scope="session", autouse=True)
 def _dependency() -> None:
-    """`charts/flaskapp/charts` holds the subchart as it is now, not as it was packaged last time."""
+    """Package the subchart as it is now into `charts/flaskapp/charts`."""
     if shutil.which("helm") is None:
         pytest.fail("helm is not on the PATH: `make test SUITE=chart` puts it there")
     command = ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"]

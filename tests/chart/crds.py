@@ -1,4 +1,4 @@
-"""The custom resources that the chart can bring, as their own projects define them: files of Go modules, by hash."""
+"""Schemas of the custom resources that the chart can render, from their projects' Go modules, pinned by hash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.chart.render import ROOT
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a module: `digest` is the hash of the whole module that go.sum would hold."""
+    """A file of a Go module; `digest` is the hash of the whole module, as in go.sum."""
 
     module: str
     digest: str
@@ -62,9 +62,9 @@ SOURCES = {
 
 @cache
 def archive(module: str, digest: str) -> ZipFile:
-    """A module at a version, downloaded once by Go, which compares it with the checksum database.
+    """Return a module's archive, downloaded once by Go, which verifies it by the checksum database.
 
-    Not unpacked by it: Go refuses to unpack what wants a newer Go.
+    Go does not unpack it, as it refuses modules that require a newer Go.
     """
     environment = os.environ | {"GOFLAGS": "-mod=mod", "GOWORK": "off"}
     command = ["go", "mod", "download", "-json", module]
@@ -81,14 +81,14 @@ def read(source: Source) -> str:
 
 @cache
 def definition(kind: str, source: Source | None = None) -> dict[str, Any]:
-    """The CustomResourceDefinition of a kind, among the objects of its file."""
+    """Return the CustomResourceDefinition of a kind."""
     objects = [item for item in yaml.safe_load_all(read(source or SOURCES[kind])) if item]
-    [found] = [item for item in objects if item.get("spec", {}).get("names", {}).get("kind") == kind]
-    return dict(found)
+    [resource] = [item for item in objects if item.get("spec", {}).get("names", {}).get("kind") == kind]
+    return dict(resource)
 
 
 def strict(schema: Any) -> Any:
-    """Refuse keys that the schema does not know, as the API server drops them."""
+    """Make a schema refuse unknown keys, which the API server drops silently."""
     if isinstance(schema, list):
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -101,19 +101,19 @@ def strict(schema: Any) -> Any:
 
 
 def schemas(kind: str, source: Source | None = None) -> dict[str, dict[str, Any]]:
-    """The strict schema of each version of a kind."""
-    found = {}
+    """Return the strict schema of each version of a kind."""
+    by_version = {}
     for version in definition(kind, source)["spec"]["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])
-        # What every object has, and no definition describes.
+        # Every object has metadata, which no definition describes.
         schema["properties"] |= {"metadata": {"type": "object"}}
-        found[version["name"]] = schema
-    return found
+        by_version[version["name"]] = schema
+    return by_version
 
 
 @cache
 def folder() -> Path:
-    """The schemas as kubeconform reads them: KIND-GROUP-VERSION.json. Kept in build/."""
+    """Write the schemas into build/ as kubeconform reads them, KIND-GROUP-VERSION.json, and return the folder."""
     key = sha256((repr(SOURCES) + Path(__file__).read_text()).encode()).hexdigest()[:8]
     target = ROOT / "build" / f"crd-schemas-{key}"
     if target.exists():

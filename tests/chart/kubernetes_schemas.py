@@ -19,7 +19,7 @@ PACKAGED = Path(next(iter(find_spec("kubernetes_validate").submodule_search_loca
 
 @cache
 def folder(version: str) -> Path:
-    """The package's strict schemas of a version, as kubeconform reads them: references by file name. Kept in build/."""
+    """Write a version's strict schemas into build/ as kubeconform reads them, with references by file name."""
     target = ROOT / "build" / f"kubernetes-schemas-{metadata.version('kubernetes-validate')}" / version
     if target.exists():
         return target

@@ -1,6 +1,6 @@
-"""What every pod of the charts must be, as small checks: Pod Security `restricted`, and this project's own rules.
+"""Rules for every pod of the charts, as small checks: Pod Security `restricted`, and this project's own.
 
-A check takes a pod's spec and gives what is wrong, one line each.
+A check takes a pod's spec and returns a line for each violation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RESTRICTED_VOLUMES = {
 
 
 def pods(objects: list[dict[str, Any]]) -> Iterator[tuple[str, Spec]]:
-    """Every pod that the objects would make, by the name of its object."""
+    """Yield every pod that the objects create, with the name of its object."""
     for item in objects:
         spec = item.get("spec", {})
         if item["kind"] == "CronJob":

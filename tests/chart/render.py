@@ -1,4 +1,4 @@
-"""Render a chart and read what comes out."""
+"""Render charts, and read the objects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
-# What a render without a cluster needs: neither the bundled database's passwords nor random settings can be made there.
+# Values for rendering without a cluster, where neither the database's passwords nor random settings can be generated.
 WITHOUT_CLUSTER = {"postgresql": {"auth": {"existingSecret": "database"}}, "secrets": {"generate": []}}
 
 Object = dict[str, Any]
 
 
 class RenderError(Exception):
-    """helm refused; the text is what it said."""
+    """helm refused to render; the message is helm's."""
 
 
 def values_of(path: Path) -> dict[str, Any]:
@@ -52,18 +52,18 @@ def render_text(
 def render(
     chart: str = "flaskapp", values: dict[str, Any] | None = None, *arguments: str, name: str = "web"
 ) -> list[Object]:
-    return [found for found in yaml.safe_load_all(render_text(chart, values, *arguments, name=name)) if found]
+    return [item for item in yaml.safe_load_all(render_text(chart, values, *arguments, name=name)) if item]
 
 
 def one(objects: list[Object], kind: str, name: str = "") -> Object:
-    """The only object of a kind whose name ends in `name`."""
-    found = [item for item in objects if item["kind"] == kind and item["metadata"]["name"].endswith(name)]
-    assert len(found) == 1, f"{len(found)} {kind} {name}: {[item['metadata']['name'] for item in found]}"
-    return found[0]
+    """Return the only object of a kind whose name ends in `name`."""
+    matching = [item for item in objects if item["kind"] == kind and item["metadata"]["name"].endswith(name)]
+    assert len(matching) == 1, f"{len(matching)} {kind} {name}: {[item['metadata']['name'] for item in matching]}"
+    return matching[0]
 
 
 def merged(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Values laid over each other as helm does it."""
+    """Merge values as helm does, later ones over earlier ones."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -76,12 +76,12 @@ ENVIRONMENTS = sorted((ROOT / "environments").glob("*.yaml"))
 
 
 def layers_of(environment: Path) -> list[dict[str, Any]]:
-    """`production-rds` is laid over `production`, and so on."""
+    """Return the values files of an environment: `production-rds` goes over `production`, and so on."""
     base = environment.with_stem(environment.stem.split("-")[0])
     return [values_of(path) for path in dict.fromkeys([base, environment]) if path.exists()]
 
 
-# Every set of values that the repository ships, and one with everything on.
+# Every set of values in the repository, and one that enables everything.
 RELEASE_VALUES = {
     "default": WITHOUT_CLUSTER,
     "everything": merged(values_of(Path(__file__).parent / "everything.yaml"), WITHOUT_CLUSTER),

@@ -1,4 +1,4 @@
-"""kube-score and checkov find nothing in any set of values but what ignored.yaml names, with its reason."""
+"""kube-score and checkov report nothing for any set of values, except what ignored.yaml lists with a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IGNORED: dict[str, dict[str, dict[str, str]]] = yaml.safe_load((Path(__file__).p
 
 
 def rule(tool: str, finding: Finding) -> str:
-    """The key in ignored.yaml that a finding falls under, or nothing."""
+    """Return the key in ignored.yaml that covers a finding, or an empty string."""
     check, name, text = finding
     for key in (check, f"{check}: {text}"):
         entry = IGNORED[tool].get(key)
@@ -26,19 +26,19 @@ def rule(tool: str, finding: Finding) -> str:
 
 
 def split(tool: str, findings: list[Finding]) -> tuple[set[str], set[Finding]]:
-    """Rules that were needed, and findings under none."""
+    """Return the keys that cover a finding, and the findings that none covers."""
     by_rule = [(rule(tool, finding), finding) for finding in findings]
     return {key for key, _ in by_rule if key}, {finding for key, finding in by_rule if not key}
 
 
 def objects(values: dict[str, Any], chart: str = "flaskapp") -> list[dict[str, Any]]:
-    found = render(chart, values)
-    for item in found:
+    items = render(chart, values)
+    for item in items:
         item["metadata"]["namespace"] = "shop"
-    return found
+    return items
 
 
-# Every set of values, and a backup beside them.
+# Every set of values, and one with a backup.
 VALUES = RELEASE_VALUES | {"backup": merged(RELEASE_VALUES["default"], {"backup": {"enabled": True}})}
 
 
@@ -48,18 +48,18 @@ def test_every_reason_is_given() -> None:
 
 
 def test_kube_score() -> None:
-    findings = [found for values in VALUES.values() for found in kube_score(yaml.safe_dump_all(objects(values)))]
+    findings = [finding for values in VALUES.values() for finding in kube_score(yaml.safe_dump_all(objects(values)))]
     needed, open_ones = split("kube-score", findings)
     assert open_ones == set()
     assert needed == set(IGNORED["kube-score"])
 
 
 def broken(key: str, value: Any) -> list[dict[str, Any]]:
-    """The default's objects, one setting of the first container changed."""
-    found = objects(RELEASE_VALUES["default"])
-    deployment = next(item for item in found if item["kind"] == "Deployment")
+    """Return the default objects with one setting of the first container changed."""
+    items = objects(RELEASE_VALUES["default"])
+    deployment = next(item for item in items if item["kind"] == "Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["securityContext"][key] = value
-    return found
+    return items
 
 
 @pytest.mark.parametrize(("key", "value"), [("readOnlyRootFilesystem", False), ("privileged", True), ("runAsUser", 0)])
@@ -68,15 +68,15 @@ def test_kube_score_sees_a_mistake(key: str, value: Any) -> None:
 
 
 def test_checkov(tmp_path: Path) -> None:
-    """One run for all, and for three mistakes: it takes long to start."""
+    """Check all values and three mistakes in one run, as checkov starts slowly."""
     mistakes = {"readOnlyRootFilesystem": False, "privileged": True, "allowPrivilegeEscalation": True}
     for name, values in VALUES.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump_all(objects(values)))
     for key, value in mistakes.items():
         (tmp_path / f"mistake-{key}.yaml").write_text(yaml.safe_dump_all(broken(key, value)))
     findings = checkov(tmp_path)
-    needed, open_ones = split("checkov", [found for found in findings if "of mistake-" not in found[1]])
+    needed, open_ones = split("checkov", [finding for finding in findings if "of mistake-" not in finding[1]])
     assert open_ones == set()
     assert needed == set(IGNORED["checkov"])
-    _, seen = split("checkov", [found for found in findings if "of mistake-" in found[1]])
+    _, seen = split("checkov", [finding for finding in findings if "of mistake-" in finding[1]])
     assert {name.partition(" of mistake-")[2] for _, name, _ in seen} == set(mistakes)

@@ -1,4 +1,4 @@
-"""What Artifact Hub shows of a chart is what the chart is."""
+"""The annotations for Artifact Hub agree with the chart."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ REPOSITORY = "https://github.com/example/flaskapp"
 
 
 def annotations_of(chart: str) -> dict[str, Any]:
-    """Annotations by name without the prefix; the ones that hold YAML as what they hold."""
-    found = values_of(CHARTS / chart / "Chart.yaml")["annotations"]
-    assert all(name.startswith("artifacthub.io/") and isinstance(text, str) for name, text in found.items())
-    plain = {name.removeprefix("artifacthub.io/"): text for name, text in found.items()}
+    """Return annotations by name without the prefix; those that hold YAML are parsed."""
+    annotations = values_of(CHARTS / chart / "Chart.yaml")["annotations"]
+    assert all(name.startswith("artifacthub.io/") and isinstance(text, str) for name, text in annotations.items())
+    plain = {name.removeprefix("artifacthub.io/"): text for name, text in annotations.items()}
     return plain | {name: yaml.safe_load(plain[name]) for name in ("images", "links", "changes")}
 
 
 @pytest.mark.parametrize("chart", VALUES)
 def test_annotations(chart: str) -> None:
-    found, metadata = annotations_of(chart), values_of(CHARTS / chart / "Chart.yaml")
-    assert found["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
-    assert found["prerelease"] == str("-" in metadata["version"]).lower()
-    assert "signKey" not in found
-    assert {change["kind"] for change in found["changes"]} <= KINDS
-    assert all(len(change["description"]) > 10 for change in found["changes"])
+    annotations, metadata = annotations_of(chart), values_of(CHARTS / chart / "Chart.yaml")
+    assert annotations["license"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    assert annotations["prerelease"] == str("-" in metadata["version"]).lower()
+    assert "signKey" not in annotations
+    assert {change["kind"] for change in annotations["changes"]} <= KINDS
+    assert all(len(change["description"]) > 10 for change in annotations["changes"])
     assert metadata["home"] == REPOSITORY
-    for link in found["links"]:
+    for link in annotations["links"]:
         assert (ROOT / link["url"].removeprefix(f"{REPOSITORY}/blob/main/")).is_file(), link["url"]
 
 

@@ -1,4 +1,4 @@
-"""What one and two t4g.small nodes hold, by the requests of what is rendered."""
+"""What fits on one and two t4g.small nodes, by the requests of the rendered objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_document_has_the_tables() -> None:
     text = (ROOT / "docs/capacity.md").read_text()
     for nodes, releases in PLANS.values():
         table = "\n".join(room.table(nodes, room.asked(releases)))
-        assert table in text, "run `python -m benchmarks capacity`, and put its tables into docs/capacity.md"
+        assert table in text, "run `make bench SUITE=capacity`, and put its tables into docs/capacity.md"
     for lines in (scale.by_nodes(), scale.by_rate()):
         assert "\n".join(lines) in text
     for item in room.NODE["system"] + room.NODE["beyond_one_node"]:
@@ -48,7 +48,7 @@ def test_the_document_has_the_tables() -> None:
 
 
 def test_what_fits_is_what_the_chart_allows() -> None:
-    """One pod more than there are connections for is refused, and one more than fits has no room."""
+    """One pod more than the database has connections for is refused, and one more than fits has no room."""
     external = {"postgresql": {"enabled": False}, "database": {"host": "db", "existingSecret": "a"}}
     most = {"autoscaling": {"enabled": True, "maxReplicas": scale.most_pods()}}
     render("flaskapp", merged(external, most))

@@ -1,4 +1,4 @@
-"""The charts as a whole: lint, schemas of Kubernetes, environments, sameness, drift, size."""
+"""The charts as a whole: lint, Kubernetes' schemas, environments, reproducible renders, generated files, size."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def run(*arguments: str, cwd: Path = ROOT, stdin: str | None = None) -> subproce
     return subprocess.run(arguments, cwd=cwd, input=stdin, check=False, capture_output=True, text=True, timeout=120)
 
 
-def output(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stdout + done.stderr
+def output(result: subprocess.CompletedProcess[str]) -> str:
+    return result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
     "values", sorted((Path(__file__).parent / "released").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_the_values_of_an_earlier_chart_are_enough(values: Path, tmp_path: Path) -> None:
-    """`helm upgrade --reuse-values` puts the values of the chart before in place of these; released/ has each."""
+    """`helm upgrade --reuse-values` uses the earlier chart's values, which released/ has, instead of the new ones."""
     chart = shutil.copytree(CHARTS / "flaskapp", tmp_path / "flaskapp")
     shutil.copy(values, chart / "values.yaml")
 
     def kinds(path: Path) -> list[str]:
         rendered = run_helm("template", "web", str(path), "--values", "-", stdin=json.dumps(WITHOUT_CLUSTER))
-        return [found["kind"] for found in yaml.safe_load_all(rendered) if found]
+        return [item["kind"] for item in yaml.safe_load_all(rendered) if item]
 
     assert kinds(chart) == kinds(CHARTS / "flaskapp")
 
@@ -92,9 +92,9 @@ def test_lint_postgresql_strict() -> None:
 )
 def test_kubernetes_accepts_every_object(name: str, version: str) -> None:
     text = render_text("flaskapp", RELEASE_VALUES[name], "--kube-version", version)
-    done = kubeconform(text, version)
-    assert done.returncode == 0, output(done)
-    assert "Skipped: 0" in done.stdout
+    result = kubeconform(text, version)
+    assert result.returncode == 0, output(result)
+    assert "Skipped: 0" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -111,16 +111,16 @@ def test_kubeconform_sees_a_mistake(kind: str, key: str, mistake: str) -> None:
     objects = render("flaskapp", RELEASE_VALUES["everything"])
     text = yaml.safe_dump(next(item for item in objects if item["kind"] == kind))
     assert f"{key}:" in text
-    done = kubeconform(text.replace(f"{key}:", f"{mistake}:"), NEWEST)
-    assert done.returncode == 1
-    assert mistake in output(done)
+    result = kubeconform(text.replace(f"{key}:", f"{mistake}:"), NEWEST)
+    assert result.returncode == 1
+    assert mistake in output(result)
 
 
 def test_the_cluster_in_the_docs_is_the_one_that_the_environment_names() -> None:
     text = (ROOT / "docs/postgresql.md").read_text()
     manifest = text[text.index("apiVersion: postgresql.cnpg.io") :].partition("```")[0]
-    done = kubeconform(manifest, NEWEST)
-    assert done.returncode == 0, output(done)
+    result = kubeconform(manifest, NEWEST)
+    assert result.returncode == 0, output(result)
     cluster, database = yaml.safe_load(manifest), values_of(ROOT / "environments/production-cnpg.yaml")["database"]
     name = cluster["metadata"]["name"]
     assert (database["host"], database["existingSecret"]) == (f"{name}-rw", f"{name}-app")
@@ -175,16 +175,16 @@ def test_nothing_is_rendered_where_a_password_could_not_stay() -> None:
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environment_holds_only_differences(path: Path) -> None:
-    """No key that says what the chart's values say already, and no secret."""
+    """An environment repeats no default, and holds no secret."""
 
     def same(layer: dict[str, Any], base: dict[str, Any], at: str = "") -> list[str]:
-        found = []
+        repeated = []
         for key, value in layer.items():
             if isinstance(value, dict) and isinstance(base.get(key), dict):
-                found += same(value, base[key], f"{at}{key}.")
+                repeated += same(value, base[key], f"{at}{key}.")
             elif key in base and base[key] == value:
-                found.append(at + key)
-        return found
+                repeated.append(at + key)
+        return repeated
 
     values = values_of(path)
     postgresql = {"postgresql": values_of(CHARTS / "postgresql" / "values.yaml")}
@@ -208,7 +208,7 @@ def test_postgresql_alone_is_what_the_release_brings() -> None:
     def objects(text: str) -> list[Object]:
         text = text.replace("app.kubernetes.io/instance: web-postgresql", "app.kubernetes.io/instance: web")
         documents = [part for part in text.split("\n---\n") if "charts/postgresql/templates" in part or name_is_alone]
-        return [found for part in documents for found in yaml.safe_load_all(part) if found]
+        return [item for part in documents for item in yaml.safe_load_all(part) if item]
 
     passwords = {"auth": {"password": "one", "ownerPassword": "two"}}
     name_is_alone = True
@@ -231,7 +231,7 @@ def test_every_value_is_described(chart: str) -> None:
     def undescribed(node: dict[str, Any], at: str) -> list[str]:
         missing = [] if node.get("description") or "properties" in node else [at]
         return missing + [
-            found for key, inner in node.get("properties", {}).items() for found in undescribed(inner, f"{at}.{key}")
+            name for key, inner in node.get("properties", {}).items() for name in undescribed(inner, f"{at}.{key}")
         ]
 
     assert undescribed(schema, chart) == [f"{chart}.postgresql.enabled"] * (chart == "flaskapp")
@@ -244,7 +244,7 @@ def test_readmes_say_what_the_values_say(tmp_path: Path) -> None:
     assert result.returncode == 0, output(result)
     for chart in ("flaskapp", "postgresql"):
         assert (copy / chart / "README.md").read_text() == (CHARTS / chart / "README.md").read_text(), (
-            "run `helm-docs --chart-search-root charts --sort-values-order file`"
+            "run `make generate`"
         )
 
 
@@ -258,7 +258,7 @@ def test_files_stay_small(tmp_path: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """The charts in a repository of their own whose `main` is published, to change as one likes."""
+    """A git repository with the charts, whose `main` is published; tests may change it."""
     origin, work = tmp_path / "origin", tmp_path / "work"
     origin.mkdir()
     shutil.copytree(CHARTS, origin / "charts", ignore=shutil.ignore_patterns("*.tgz"))

@@ -1,4 +1,4 @@
-"""Who may speak to whom by the rendered NetworkPolicies, as np-guard's analyzer reads them: nothing but this list.
+"""Which connections the rendered NetworkPolicies allow, by np-guard's analyzer: this list and no others.
 
 tests/examples/test_enforcement.py shows them enforced.
 """
@@ -16,7 +16,7 @@ import yaml
 from flaskapp_deploy import programs
 from tests.chart.render import WITHOUT_CLUSTER, merged, render
 
-# Beside the release: the cluster's DNS, a pod of another namespace, and one of the same.
+# Outside of the release: the cluster's DNS, a pod in another namespace, and one in the same.
 OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbor": {}}
 SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
 BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
@@ -52,7 +52,7 @@ TO_S3 = [
         "database TCP 5432",
         "kube-system/coredns TCP 53,443,UDP 53",
         "169.254.20.10 TCP 53,443,UDP 53",
-        # S3's addresses change, so these pods may ask anyone for TLS.
+        # S3's addresses change, so these pods may connect to any address on the TLS port.
         "0.0.0.0-169.254.20.9 TCP 443",
         "169.254.20.11-255.255.255.255 TCP 443",
         "elsewhere/other TCP 443",
@@ -78,22 +78,22 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 def others() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     for path, extra in OTHERS.items():
         namespace, name = path.split("/")
         labels = {"app": name} | extra
-        found.append({
+        items.append({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": namespace, "labels": {"kubernetes.io/metadata.name": namespace}},
         })  # fmt: skip
-        found.append({
+        items.append({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
             "spec": {
                 "selector": {"matchLabels": labels},
                 "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "a", "image": "a:1"}]}},
             },
         })  # fmt: skip
-    return found
+    return items
 
 
 def short(end: str) -> str:
@@ -109,26 +109,26 @@ def short(end: str) -> str:
 
 
 def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
-    """What the pods of the release may speak to and hear from."""
+    """Return the connections that the release's pods may open and accept."""
     for item in objects:
         item["metadata"]["namespace"] = "shop"
     (folder / "all.yaml").write_text(yaml.safe_dump_all([*objects, *others()]))
     command = [str(programs.binaries("policy") / "netpolicy"), "list", "--quiet", "--dirpath", str(folder)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    found = set()
+    allowed = set()
     for line in result.stdout.splitlines():
         ends, _, ports = line.partition(" : ")
         source, _, target = ends.partition(" => ")
         if "shop/web-" in ends:
-            found.add(f"{short(source)} -> {short(target)} {ports}")
-    return found
+            allowed.add(f"{short(source)} -> {short(target)} {ports}")
+    return allowed
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_these_connections_and_no_others(name: str, tmp_path: Path) -> None:
     values, expected = EXPECTED[name]
-    found = connections(render("flaskapp", values), tmp_path)
-    assert found == set(expected)
+    allowed = connections(render("flaskapp", values), tmp_path)
+    assert allowed == set(expected)
 
 
 def test_without_the_policies_everything_may_speak(tmp_path: Path) -> None:

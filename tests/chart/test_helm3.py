@@ -1,4 +1,4 @@
-"""Helm 3 reads the charts as Helm 4 does."""
+"""Helm 3 renders the charts as Helm 4 does."""
 
 import subprocess
 
@@ -21,7 +21,7 @@ def test_the_same_objects(helm3: str, name: str) -> None:
     result = subprocess.run(
         command, cwd=ROOT, input=yaml.safe_dump(values), capture_output=True, text=True, check=True, timeout=60
     )
-    objects = [found for found in yaml.safe_load_all(result.stdout) if found]
+    objects = [item for item in yaml.safe_load_all(result.stdout) if item]
     assert sorted(objects, key=str) == sorted(render("flaskapp", values), key=str)
 
 

@@ -1,4 +1,4 @@
-"""What docs/backup.md says of a point in time, by the schemas of those who do it."""
+"""Point-in-time recovery in docs/backup.md, by the schemas of CloudNativePG and of RDS."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ TEXT = (ROOT / "docs/backup.md").read_text()
 
 def test_cloudnativepg() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    objects = [found for block in blocks for found in yaml.safe_load_all(block)]
-    assert [found["kind"] for found in objects] == ["ObjectStore", "Cluster", "ScheduledBackup", "Cluster"]
-    done = kubeconform("\n---\n".join(blocks), NEWEST)
-    assert done.returncode == 0, done.stdout + done.stderr
+    objects = [item for block in blocks for item in yaml.safe_load_all(block)]
+    assert [item["kind"] for item in objects] == ["ObjectStore", "Cluster", "ScheduledBackup", "Cluster"]
+    result = kubeconform("\n---\n".join(blocks), NEWEST)
+    assert result.returncode == 0, result.stdout + result.stderr
 
     store, cluster, clock, restored = objects
     [plugin] = cluster["spec"]["plugins"]
@@ -35,13 +35,13 @@ def test_cloudnativepg() -> None:
 
 
 def test_the_cluster_is_the_one_of_the_environment() -> None:
-    """Without its backup it is the one of docs/postgresql.md."""
+    """Without its backup it is the cluster of docs/postgresql.md."""
     other = (ROOT / "docs/postgresql.md").read_text()
     plain = yaml.safe_load(other[other.index("apiVersion: postgresql.cnpg.io") :].partition("```")[0])
     cluster = next(
-        found
-        for found in yaml.safe_load_all(TEXT.partition("```yaml\n")[2].partition("```")[0])
-        if found["kind"] == "Cluster"
+        item
+        for item in yaml.safe_load_all(TEXT.partition("```yaml\n")[2].partition("```")[0])
+        if item["kind"] == "Cluster"
     )
     del cluster["spec"]["plugins"]
     assert cluster == plain
@@ -53,6 +53,6 @@ def test_rds() -> None:
     operation = model.operation_model("RestoreDBInstanceToPointInTime")
     assert xform_name(operation.name, "-") == command
     names = {f"--{xform_name(name, '-')}": name for name in operation.input_shape.members}
-    given: dict[str, Any] = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
-    given["VpcSecurityGroupIds"] = [given["VpcSecurityGroupIds"]]
-    assert not ParamValidator().validate(given, operation.input_shape).has_errors()
+    parameters: dict[str, Any] = {names[option]: value for option, value in zip(rest[::2], rest[1::2], strict=True)}
+    parameters["VpcSecurityGroupIds"] = [parameters["VpcSecurityGroupIds"]]
+    assert not ParamValidator().validate(parameters, operation.input_shape).has_errors()

@@ -1,4 +1,4 @@
-"""Every pod of every set of values passes the policy, each check can fail, and no secret leaves its Secret."""
+"""Every pod of every set of values complies with the policy, each check can fail, and secrets stay in Secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chart.render import RELEASE_VALUES, WITHOUT_CLUSTER, Object, merged, 
 
 Mutation = Callable[[Spec], Any]
 FIRST = "containers"
-# Every way in which a check's subject can be wrong, by the check's name; digits only tell them apart.
+# Every violation that a check must see, by the check's name; digits make the keys unique.
 MUTATIONS: dict[str, Mutation] = {
     "no_host": lambda s: s.update(hostPID=True),
     "no_host2": lambda s: s.update(hostNetwork=True),

@@ -37,7 +37,7 @@ def make_pod(folder: Path, tls: str = "", programs: tuple[Path, str] = EMBEDDED,
 
 
 def make_older_data(pod: Pod) -> None:
-    """An older major version has no built-in locale, so its data is made here; start.sh then takes what is there."""
+    """Create the data here if the major version has no built-in locale; start.sh then uses what exists."""
     made = pod.command({}, "initdb", "--pgdata=/var/lib/postgresql/pgdata", "--username=postgres", "--locale=C.UTF-8")
     subprocess.run(made, check=True, capture_output=True, **pod.options())
 
@@ -67,9 +67,9 @@ def test_owner_creates_and_application_reads_and_writes(pod: Pod) -> None:
      "ALTER ROLE flaskapp SUPERUSER", "SET ROLE flaskapp_owner", "COPY (SELECT 1) TO PROGRAM 'true'"],
 )  # fmt: skip
 def test_application_may_create_nothing(pod: Pod, sql: str) -> None:
-    done = pod.psql("flaskapp", AWKWARD, sql)
-    assert done.returncode == 1
-    assert "ermission denied" in done.stderr or "must be owner" in done.stderr
+    result = pod.psql("flaskapp", AWKWARD, sql)
+    assert result.returncode == 1
+    assert "ermission denied" in result.stderr or "must be owner" in result.stderr
 
 
 @pytest.mark.parametrize(("user", "password"), [("flaskapp", "wrong"), ("postgres", ""), ("postgres", "postgres")])
@@ -94,7 +94,7 @@ def test_changed_secret_changes_the_passwords_of_the_running_server(pod: Pod) ->
 
 
 def test_two_logins_overlap(tmp_path: Path) -> None:
-    """A new password comes with the other login; the one before works on for a while, and then no more."""
+    """A new password comes with the other login; the previous one works for a while longer."""
     pod = make_pod(tmp_path, secretKeys={"username": "username"}, overlapSeconds=6)
 
     def works(user: str, password: str) -> bool:
@@ -114,10 +114,10 @@ def test_two_logins_overlap(tmp_path: Path) -> None:
         pod.set_passwords(username="flaskapp_2", password=AWKWARD)
         pod.wait_for_log("roles", READY, count=2)
         assert works("flaskapp", "first")
-        done = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
-        assert done.stdout.strip() == "flaskapp", done.stderr
+        result = pod.psql("flaskapp_2", AWKWARD, "INSERT INTO t VALUES (1) RETURNING current_user")
+        assert result.stdout.strip() == "flaskapp", result.stderr
         assert pod.psql("flaskapp_2", AWKWARD, "CREATE TABLE u (n int)").returncode != 0
-        # Beginning again, as after an interruption, prolongs nothing.
+        # A repeated start, as after an interruption, does not extend that.
         roles.kill()
         roles.wait()
         pod.processes.remove(roles)
@@ -148,7 +148,7 @@ def test_fast_shutdown_with_a_client_connected_and_rows_after_restart(pod: Pod) 
     )  # fmt: skip
     time.sleep(1)
     server = pod.processes[0]
-    # What preStop does, and then kubelet.
+    # First what preStop does, then what the kubelet does.
     server.send_signal(signal.SIGINT)
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0
@@ -188,7 +188,7 @@ def test_data_it_cannot_serve_is_refused_and_untouched(tmp_path: Path, path: str
     file.write_text(version + "\n")
     assert pod.start("postgresql").wait(30) == 1
     assert says in pod.log("postgresql")
-    assert [found for found in (tmp_path / "data").rglob("*") if found.is_file()] == [file]
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == [file]
 
 
 @needs_debian
@@ -270,10 +270,10 @@ def test_tls(tmp_path: Path) -> None:
             "PGSSLMODE": mode,
             "PGSSLROOTCERT": f"/tmp/{authority}.crt",
         }
-        done = pod.psql(
+        result = pod.psql(
             "flaskapp", "app", "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()", **settings, **more
         )
-        return done.returncode, done.stdout.strip() or done.stderr
+        return result.returncode, result.stdout.strip() or result.stderr
 
     pod.set_passwords(password="app", owner_password="owner")
     pod.set_certificate(*server["first"])

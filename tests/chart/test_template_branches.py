@@ -1,4 +1,4 @@
-"""Every branch of every template is taken by some test's values.
+"""Every branch of every template is covered by some test's values.
 
 Each branch of a copy of the charts is marked with `fail`, which `helm lint` only logs; the logs of one lint for each
 set of values that the unit suites and the repository use say which branches were taken. `pytest -s` prints the count.
@@ -36,14 +36,14 @@ WITH_CLUSTER = (
 
 
 def mark(folder: Path) -> dict[str, str]:
-    """Put a mark behind each branch's opening; gives what each mark stands for."""
+    """Insert a mark after each branch's start; return each mark's file and branch."""
     marks: dict[str, str] = {}
 
-    def marked(found: re.Match[str], path: Path) -> str:
+    def marked(match: re.Match[str], path: Path) -> str:
         name = f"BRANCH-{len(marks)}."
-        marks[name] = f"{path.relative_to(folder)}: {found[0]}"
+        marks[name] = f"{path.relative_to(folder)}: {match[0]}"
         return (
-            f'{found[0]}{{{{- fail "{name}" -}}}}' if found[0].endswith("-}}") else f'{found[0]}{{{{ fail "{name}" }}}}'
+            f'{match[0]}{{{{- fail "{name}" -}}}}' if match[0].endswith("-}}") else f'{match[0]}{{{{ fail "{name}" }}}}'
         )
 
     for path in sorted(folder.glob("*/templates/**/*")):
@@ -60,8 +60,8 @@ def set_path(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def cases(chart: str) -> set[tuple[str, str, str]]:
-    """Chart, release and values of each case of a chart's unit suites."""
-    found = set()
+    """Return chart, release and values of each case in a chart's unit suites."""
+    result = set()
     for path in sorted((CHARTS / chart / "tests").glob("*_test.yaml")):
         suite = yaml.safe_load(path.read_text())
         for case in suite["tests"]:
@@ -72,12 +72,12 @@ def cases(chart: str) -> set[tuple[str, str, str]]:
                 layer: dict[str, Any] = {}
                 set_path(layer, key, value)
                 values = merged(values, layer)
-            found.add((chart, case.get("release", {}).get("name", "web"), json.dumps(values, sort_keys=True)))
-    return found
+            result.add((chart, case.get("release", {}).get("name", "web"), json.dumps(values, sort_keys=True)))
+    return result
 
 
 def run(folder: Path, *command: str, values: str) -> set[str]:
-    """The marks that helm came by."""
+    """Run helm and return the marks that it reached."""
     result = subprocess.run(command, cwd=folder, input=values, check=False, capture_output=True, text=True)
     return set(re.findall(r"BRANCH-\d+\.", result.stdout + result.stderr))
 

@@ -1,4 +1,4 @@
-"""Any values that the schema allows either render objects that pass the policy, or are refused with one clear line."""
+"""Any values that the schema allows render objects that comply with the policy, or are refused in one clear line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEXTS = st.sampled_from(
 )
 FROM_SECRET = {"valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
 SIMPLE = st.one_of(TEXTS, st.integers(0, 10**9), st.booleans())
-# What the schema leaves to Kubernetes, and what needs a certain form.
+# Values that the schema leaves to Kubernetes, and values of a certain format.
 GIVEN: dict[str, st.SearchStrategy[Any]] = {
     "image.repository": st.sampled_from(["localhost/flaskapp", "registry.example.org:5000/a/b", ""]),
     "image.tag": st.sampled_from(["", "1.2", "latest", 12345678]),
@@ -82,7 +82,7 @@ def strategy(schema: dict[str, Any], path: str) -> st.SearchStrategy[Any]:
 
 
 def render_draw(values: dict[str, Any]) -> str:
-    """A draw's objects, with the passwords that a render without a cluster needs."""
+    """Render drawn values, with the passwords that rendering without a cluster needs."""
     passwords = {"postgresql": {"auth": {"password": "one", "ownerPassword": "two"}}}
     return run_helm("template", "web", "charts/flaskapp", "--values", "-", stdin=json.dumps(merged(values, passwords)))
 
@@ -113,6 +113,6 @@ def test_values_render_or_are_refused_in_one_line(values: dict[str, Any]) -> Non
 def test_kubernetes_accepts_what_was_rendered() -> None:
     assert len(RENDERED) >= EXAMPLES // 10, "nearly everything was refused: the draws prove little"
     assert REFUSED
-    done = kubeconform("\n---\n".join(RENDERED), NEWEST)
-    assert done.returncode == 0, "\n".join(line for line in done.stdout.splitlines() if "is valid" not in line)
+    result = kubeconform("\n---\n".join(RENDERED), NEWEST)
+    assert result.returncode == 0, "\n".join(line for line in result.stdout.splitlines() if "is valid" not in line)
     print(f"{len(RENDERED)} rendered, {len(REFUSED)} refused")

@@ -1,4 +1,4 @@
-"""What pods do until the database, its schema or the Service are there, run as they run it."""
+"""The commands with which pods wait for the database, its schema or the Service."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ from tests.chart.render import WITHOUT_CLUSTER, merged, one, render
 
 @pytest.fixture(scope="module")
 def waiting() -> list[str]:
-    """The command of the init container up to the one that it repeats."""
+    """Return the init container's command, up to the one that it repeats."""
     deployment: dict[str, Any] = one(render("flaskapp", WITHOUT_CLUSTER), "Deployment")
     command = deployment["spec"]["template"]["spec"]["initContainers"][0]["command"]
     assert command[3:] == ["python", "-m", "flaskapp", "db", "wait"]
@@ -40,7 +40,7 @@ def test_a_pod_that_waits_ends_at_once(waiting: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def waiting_for_port() -> list[str]:
-    """The command of the init container up to the host and the port."""
+    """Return the init container's command, up to the host and the port."""
     values = merged(WITHOUT_CLUSTER, {"migrations": {"mode": "none"}})
     spec = one(render("flaskapp", values), "Deployment")["spec"]["template"]["spec"]
     command = spec["initContainers"][0]["command"]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flaskapp_deploy import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ["flask", "sqlalchemy", "cryptography", "requests", "yaml", "flaskapp_deploy.release", "flaskapp_deploy.up"]
 
@@ -47,3 +49,20 @@ def test_an_error_says_what_is_wrong(arguments: list[str], message: str) -> None
     assert result.returncode != 0
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def fail(**_: object) -> None:
+    """A word with a defect."""
+    raise KeyError("key")
+
+
+def test_a_traceback_goes_to_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cli.cli, "main", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    log = tmp_path / "flaskapp/traceback.log"
+    assert ended.value.code == (
+        f"error: KeyError: 'key'\n  This is a defect of flaskapp-deploy: please report it, with {log}"
+    )
+    assert log.read_text().startswith("Traceback")

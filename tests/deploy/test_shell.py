@@ -78,8 +78,11 @@ def test_a_wait_ends_with_what_it_waits_for(tmp_path: Path) -> None:
     assert str(error.value).endswith("  no such option")
     assert f"last lines of {log}:" in str(error.value)
     assert "line 1\n" not in str(error.value)
+    assert shell.tail("line 1\nline 2\nline 3\n", 2) == "line 2\nline 3"
     with pytest.raises(DeployError, match=r"the server is not ready after 0 s; it wrote no log"):
         shell.wait_until(lambda: False, 0, "the server", [tmp_path / "absent.log"])
+    answers = iter([False, True])
+    assert 0.3 <= shell.wait_until(lambda: next(answers), 60, "the server", every=0.3) < 60
 
 
 def test_slow_machines_have_longer_limits(monkeypatch: pytest.MonkeyPatch) -> None:

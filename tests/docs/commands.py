@@ -1,12 +1,12 @@
-"""Whether the commands in a text can be typed: each program that is here is asked for its help."""
+"""Check that the commands in a text exist, by the Makefile's words and by each program's own `--help`."""
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import tests.__main__ as suites
 from tests.docs.pages import ROOT
@@ -14,24 +14,34 @@ from tests.docs.pages import ROOT
 MAKEFILE = (ROOT / "Makefile").read_text()
 WORDS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 BENCHMARKS = {path.parent.name for path in ROOT.glob("benchmarks/*/__main__.py")}
-# After the start of a line, a pipe, a semicolon, a bracket or variables that are set for one command.
+OWN = {path.parent.name for top in ("", "src/", "deploy/") for path in ROOT.glob(f"{top}*/__init__.py")}
+# At the start of a line, or after a pipe, a semicolon, a bracket or variables set for one command.
 PROGRAMS = r"make|(?:deploy/)?flaskapp-deploy|python3? -m|helm|kubectl"
 COMMAND = re.compile(rf"(?:^|[|;&({{]|\$\()\s*(?:[A-Z_]+=\S+ )*({PROGRAMS})(?= |$)([^|;&)\n]*)", re.MULTILINE)
 PLACEHOLDER = re.compile(r"^[A-Z_]+$|…")
 
 
 def faults(text: str) -> Iterator[str]:
-    """One line for each thing that a command of the text names and that does not exist."""
+    """Yield a line for each command, option, file or suite in the text that does not exist."""
     for program, rest in COMMAND.findall(text.replace("\\\n", " ")):
-        words = re.sub(r"\s#.*", "", rest).split()
+        line = re.sub(r"\s#.*", "", rest)
+        words = line.split()
         if program == "make":
-            yield from of_make(words)
+            yield from of_make(split(line))
         elif program.endswith("flaskapp-deploy"):
             yield from options("flaskapp_deploy", commands_in(words), words)
         elif program.startswith("python"):
             yield from of_python(words)
         else:
             yield from of_program(program, words)
+
+
+def split(line: str) -> list[str]:
+    """Return the words of a line without quotes, or with them if a command ends within quotes."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()
 
 
 def of_make(words: list[str]) -> Iterator[str]:
@@ -41,14 +51,23 @@ def of_make(words: list[str]) -> Iterator[str]:
             yield f"make {word}: the Makefile has no such word"
     for name, _, value in (word.partition("=") for word in words if "=" in word):
         if name == "SUITE":
-            known = BENCHMARKS if "bench" in targets else set(suites.SUITES)
+            existing = BENCHMARKS if "bench" in targets else set(suites.SUITES)
             yield from (
-                f"SUITE={one}: there is no such suite" for one in re.findall(r"[a-z-]+", value) if one not in known
+                f"SUITE={one}: there is no such suite" for one in re.findall(r"[a-z-]+", value) if one not in existing
             )
         elif not used(name):
             yield f"make … {name}=: nothing reads {name}"
+        elif name == "PART":
+            yield from of_part(targets, words, value.split())
         elif re.match(r"[\w.]+/", value) and (ROOT / value.partition("/")[0]).is_dir() and not (ROOT / value).exists():
             yield f"make … {name}={value}: there is no such file"
+
+
+def of_part(targets: list[str], words: list[str], part: list[str]) -> Iterator[str]:
+    """Check the options in PART of `make bench` and `make reliability`."""
+    suite = next((word.partition("=")[2] for word in words if word.startswith("SUITE=")), "figures")
+    module = "reliability" if "reliability" in targets else f"benchmarks.{suite}"
+    yield from options(module, [], part)
 
 
 @cache
@@ -58,48 +77,31 @@ def used(variable: str) -> bool:
 
 
 def of_python(words: list[str]) -> Iterator[str]:
-    if not words:
-        return
-    module, rest = words[0], words[1:]
-    if module not in ("venv", "pip", "pytest") and importlib.util.find_spec(module) is None:
+    """Refuse this repository's modules: the system's Python has neither them nor what they import."""
+    module = words[0].partition(".")[0] if words else ""
+    if module in OWN | {"pytest"}:
+        yield f"python -m {module}: the system's Python can't; write `make …` or `deploy/flaskapp-deploy …`"
+    elif module and importlib.util.find_spec(module) is None:
         yield f"python -m {module}: there is no such module"
-    elif module == "tests":
-        yield from (f"python -m tests {word}: no such suite" for word in rest if word not in suites.SUITES)
-    elif module == "benchmarks":
-        before, _, after = " ".join(rest).partition(" -- ")
-        for suite in before.split():
-            if suite not in BENCHMARKS:
-                yield f"python -m benchmarks {suite}: no such suite"
-            else:
-                yield from options(f"benchmarks.{suite}", [], after.split())
-    elif importable(module):
-        yield from options(module, commands_in(rest), rest)
 
 
 def commands_in(words: list[str]) -> list[str]:
-    """The words that may be a command and a command of it."""
+    """Return the words that may be a command and its subcommand."""
     return [word for word in words[:2] if re.fullmatch(r"[a-z][a-z-]*", word)]
 
 
-def importable(module: str) -> bool:
-    """Whether it takes `--help`, by a parser of arguments."""
-    found = importlib.util.find_spec(module)
-    main = importlib.util.find_spec(f"{module}.__main__") if found and found.submodule_search_locations else found
-    return bool(main and main.origin and re.search(r"argparse|click", Path(main.origin).read_text()))
-
-
 def options(module: str, groups: list[str], words: list[str]) -> Iterator[str]:
-    """Options that `python -m module` doesn't have; its commands are the longest words that it knows."""
+    """Yield options that `python -m module` doesn't have; its commands are the most words that it knows."""
     for count in range(len(groups), -1, -1):
-        code, said = asked(sys.executable, "-m", module, *groups[:count])
+        code, help_text = asked(sys.executable, "-m", module, *groups[:count])
         if code == 0:
             break
     else:
-        yield f"python -m {module} --help fails: {said}"
+        yield f"python -m {module} --help fails: {help_text}"
         return
-    if count == 0 and groups and "COMMAND" in said:
+    if count == 0 and groups and "COMMAND" in help_text:
         yield f"python -m {module} {groups[0]}: no such command"
-    yield from unknown(words, said, f"python -m {module}")
+    yield from unknown(words, help_text, f"python -m {module}")
 
 
 def of_program(program: str, words: list[str]) -> Iterator[str]:
@@ -116,10 +118,10 @@ def of_program(program: str, words: list[str]) -> Iterator[str]:
     yield from unknown(words[: words.index("--")] if "--" in words else words, message, f"{program} {verbs[0]}")
 
 
-def unknown(words: list[str], said: str, command: str) -> Iterator[str]:
+def unknown(words: list[str], help_text: str, command: str) -> Iterator[str]:
     for word in words:
         name = word.partition("=")[0]
-        if re.fullmatch(r"--?[a-z][a-z0-9-]*", name) and not re.search(rf"(?<![\w-]){name}(?![\w-])", said):
+        if re.fullmatch(r"--?[a-z][a-z0-9-]*", name) and not re.search(rf"(?<![\w-]){name}(?![\w-])", help_text):
             yield f"{command}: its help has no {name}"
 
 

@@ -51,29 +51,29 @@ class Page:
 
     @property
     def links(self) -> list[str]:
-        """Where links and pictures lead."""
-        found = [token.attrGet("href") or token.attrGet("src") for token in self.inline]
-        return [str(link) for link in found if link]
+        """Targets of the links and images."""
+        targets = [token.attrGet("href") or token.attrGet("src") for token in self.inline]
+        return [str(link) for link in targets if link]
 
     @property
     def code(self) -> list[str]:
-        """Code in the midst of prose."""
+        """Inline code."""
         return [token.content for token in self.inline if token.type == "code_inline"]
 
     @cached_property
     def anchors(self) -> set[str]:
-        """Of the headings, as GitHub makes them."""
+        """The headings' anchors, as GitHub generates them."""
         texts = [self.tokens[n + 1].content for n, token in enumerate(self.tokens) if token.type == "heading_open"]
-        found: set[str] = set()
+        anchors: set[str] = set()
         for text in texts:
             anchor = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", text).lower()).replace(" ", "-")
-            number = next(n for n in range(len(texts)) if (f"{anchor}-{n}" if n else anchor) not in found)
-            found.add(f"{anchor}-{number}" if number else anchor)
-        return found
+            number = next(n for n in range(len(texts)) if (f"{anchor}-{n}" if n else anchor) not in anchors)
+            anchors.add(f"{anchor}-{number}" if number else anchor)
+        return anchors
 
 
 def tracked() -> Iterator[Path]:
-    """Files of the repository, those included that are about to be added."""
+    """Yield the repository's files, including new ones that are not added yet."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file():

@@ -1,4 +1,4 @@
-"""Every block of code has a checker by its kind: commands exist, values render, objects and SQL are what they say."""
+"""Every code block is checked by its kind: commands exist, values render, objects and SQL are valid."""
 
 import json
 import os
@@ -22,20 +22,20 @@ from tests.postgres import Database, postgres
 
 __all__ = ["postgres"]
 
-# Blocks that are run from top to bottom, by whom.
+# Pages whose blocks a test runs from top to bottom.
 EXECUTED = {
     "docs/tour.md": "tests/service/test_tour.py",
     "docs/your-application.md": "tests/examples/test_your_application.py",
 }
-# What shellcheck can't know of one block of several: variables that another sets or reads.
+# Exclude what depends on other blocks of a page: variables that they set or read.
 SHELLCHECK = ["shellcheck", "--shell=bash", "--exclude=SC1091,SC2034,SC2086,SC2154,SC2155", "-"]
 VALUES_OPTIONS = ("-f", "--values", "--set", "--set-string")
-# What a render without a cluster needs besides.
+# What rendering without a cluster needs in addition.
 OF_CHART = {
     "charts/flaskapp": ["--set=postgresql.auth.existingSecret=a,secrets.generate=null"],
     "charts/postgresql": ["--set=auth.existingSecret=a"],
 }
-# Places that people fill.
+# Placeholders.
 PLACE = re.compile(r"…|\.\.\.")
 TOP = sorted({path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT})
 FILE = re.compile(rf"(?<![\w./:-])((?:{'|'.join(map(re.escape, TOP))})/[\w./*-]*\.[a-z]+[\w]*)")
@@ -50,18 +50,20 @@ def shell(block: Block) -> None:
 
 
 def renders(block: Block) -> None:
-    """What is installed from this repository's charts is rendered with the values that the command gives."""
+    """Render this repository's charts with the values of each helm command."""
     for command in re.findall(r"helm (?:install|upgrade|template) .*", block.text.replace("\\\n", " ")):
         words = [PLACE.sub("", word) for word in shlex.split(command.partition("|")[0], comments=True)]
         chart = next((word for word in words if word.startswith("charts/") and (ROOT / word).is_dir()), None)
-        given = [f"{one}={two}" for one, two in pairwise(words) if one in VALUES_OPTIONS]
-        given += [word for word in words if word.partition("=")[0] in VALUES_OPTIONS and "=" in word]
+        options = [f"{one}={two}" for one, two in pairwise(words) if one in VALUES_OPTIONS]
+        options += [word for word in words if word.partition("=")[0] in VALUES_OPTIONS and "=" in word]
         if chart:
-            run_helm("template", "web", chart, *OF_CHART[chart], *(word.replace("-f=", "--values=") for word in given))
+            run_helm(
+                "template", "web", chart, *OF_CHART[chart], *(word.replace("-f=", "--values=") for word in options)
+            )
 
 
 def run(block: Block) -> None:
-    """Run it here: it is cheap, and changes nothing outside build/."""
+    """Run the block: it is cheap, and changes nothing outside build/."""
     shell(block)
     environment = {**os.environ, "PYTHONPATH": "src:deploy:."}
     command = ["bash", "-euo", "pipefail", "-c", block.text]
@@ -70,7 +72,7 @@ def run(block: Block) -> None:
 
 
 def values(block: Block) -> None:
-    """The chart's values, which its closed schema reads; or objects, which Kubernetes' schemas read."""
+    """Check the chart's values by its closed schema, or objects by Kubernetes' schemas."""
     for document in yaml.safe_load_all(PLACE.sub("x", block.text)):
         if "kind" in document:
             checked = kubeconform(yaml.safe_dump(document), NEWEST)
@@ -84,7 +86,7 @@ def chart_of_postgresql(block: Block) -> None:
 
 
 def sql(block: Block, database: Database) -> None:
-    """PostgreSQL parses the whole before it begins, so anything but a syntax error comes later."""
+    """Check the syntax: PostgreSQL parses the whole script first, so any other error means that it parsed."""
     try:
         database.execute(f"BEGIN;\n{block.text}\n; ROLLBACK")
     except psycopg2.errors.SyntaxError:
@@ -94,7 +96,7 @@ def sql(block: Block, database: Database) -> None:
 
 
 def insights(block: Block) -> None:
-    """A query of CloudWatch Logs: its fields are the ones that docs/service.md promises, where Fluent Bit puts them."""
+    """Check that a query of CloudWatch Logs uses fields of docs/service.md, under the key that Fluent Bit sets."""
     used = set(re.findall(r"log_processed\.(\w+)", block.text))
     documented = (ROOT / "docs/service.md").read_text().partition("## Logs")[2].partition("## ")[0]
     assert used
@@ -156,7 +158,11 @@ SEEDED = [
     ("sh", "make up APP=examples/nothing"),
     ("sh", "deploy/flaskapp-deploy relase"),
     ("sh", "deploy/flaskapp-deploy cluster up --node 2"),
-    ("sh", "python -m benchmarks capcity"),
+    ("sh", "make bench SUITE=capcity"),
+    ("sh", 'make bench SUITE=capacity PART="--mesure NAME"'),
+    ("sh", "make reliability PART=--lst"),
+    ("sh", "python -m benchmarks capacity"),
+    ("sh", "python3 -m flaskapp_deploy.rehearsal.registry"),
     ("sh", "helm instal web charts/flaskapp"),
     ("sh", "helm upgrade web charts/flaskapp --instal"),
     ("sh", "kubectl get pods --selctor app=web"),
@@ -189,7 +195,7 @@ def test_a_mistake_in_sql_is_seen(postgres: Postgres) -> None:
 
 
 def test_messages_in_troubleshooting_are_ours() -> None:
-    """What people see is quoted from the code; where it is another program's, that is said here."""
+    """Quoted messages occur in the code; those of other programs are listed here."""
     others = ("additional properties", "another operation", "context deadline exceeded")
     page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Pods")[0]
     quoted = re.findall(r"^\| (?:a line such as )?`([^`]+ [^`]+)`", page, re.MULTILINE)
@@ -199,5 +205,5 @@ def test_messages_in_troubleshooting_are_ours() -> None:
     assert len(quoted) > 6
     for message in quoted:
         parts = [part.strip(" ,;") for part in message.split("…")]
-        known = message.startswith(others) or all(part in code for part in parts) or "make up" in message
-        assert known, f"nothing says {message!r}"
+        explained = message.startswith(others) or all(part in code for part in parts) or "make up" in message
+        assert explained, f"nothing says {message!r}"

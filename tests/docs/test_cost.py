@@ -1,4 +1,4 @@
-"""docs/cost.md has the tables that `python -m benchmarks cost` prints, and counts what infra/ makes."""
+"""docs/cost.md has the tables that `make bench SUITE=cost` prints, and counts what infra/ creates."""
 
 from datetime import date
 
@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs/cost.md").read_text()
 @pytest.mark.parametrize("table", [cost.plans, cost.release, cost.night, cost.credits, cost.prices])
 def test_the_page_has_the_tables(table: object) -> None:
     printed = "\n".join(table())  # type: ignore[operator]
-    assert printed in PAGE, "run `python -m benchmarks cost`, and put its tables into docs/cost.md"
+    assert printed in PAGE, "run `make bench SUITE=cost`, and put its tables into docs/cost.md"
 
 
 def test_each_price_has_a_source_and_each_quantity_a_price() -> None:
@@ -31,8 +31,8 @@ def test_sums_leave_out_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(cost.BOOK["prices"]["backups"], "price", None)
     assert cost.monthly("backups", 1) is None
     assert any("| 10 x: ? |" in line for line in cost.plans())
-    known = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
-    assert f"**{sum(known):.2f}**" in cost.plans()[-1]
+    costs = [cost.monthly(item, quantity) or 0 for item, quantity in cost.BOOK["plans"]["production"].items()]
+    assert f"**{sum(costs):.2f}**" in cost.plans()[-1]
 
 
 def test_production_is_what_infra_makes() -> None:

@@ -1,4 +1,4 @@
-"""Links lead to files and headings of this repository, or look like an address; nobody elsewhere is asked."""
+"""Links lead to files and headings of this repository, or look like a URL; no request is sent."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ BY_PATH = {page.path: page for page in PAGES}
 
 
 def fault(page: Page, link: str) -> str:
-    """What is wrong with a link; empty when nothing is."""
+    """Return what is wrong with a link, or an empty string."""
     if ":" in link.partition("/")[0]:
         return "" if EXTERNAL.fullmatch(link) else f"{link}: not an https address"
     path, _, anchor = link.partition("#")

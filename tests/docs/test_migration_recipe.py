@@ -37,7 +37,7 @@ class Item(db.Model):
 
 
 class Image:
-    """What the commands of a version are run in: its directory, and a database."""
+    """Where a version's commands run: its directory, and a database."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -103,6 +103,6 @@ def test_a_failure_stays_one(versions: list[Image], new_database: Callable[..., 
     assert not versions[0].serves(nowhere)
 
     database = new_database()
-    database.execute("CREATE TABLE item (other int)")  # in the way of the first revision
+    database.execute("CREATE TABLE item (other int)")  # conflicts with the first revision
     assert not versions[0].migrates(database)
     assert not versions[0].serves(database)

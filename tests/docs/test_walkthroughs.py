@@ -1,4 +1,4 @@
-"""docs/contributing-walkthroughs.md: each file that it sends people to holds what it says; editors find the schemas."""
+"""docs/contributing-walkthroughs.md: each file that it names has what it says; editors find the schemas."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_each_file_of_the_chart_is_there() -> None:
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_editors_know_values_files(schema: str) -> None:
-    assert [path for found, path in PAIRS if found == schema]
+    assert [path for used, path in PAIRS if used == schema]
 
 
 @pytest.mark.parametrize(("schema", "path"), PAIRS, ids=str)

@@ -1,4 +1,4 @@
-"""The workflow of GitHub Actions types commands that exist, and kind goes the way of any other cluster."""
+"""The GitHub Actions workflow runs commands that exist, and kind is handled as any other cluster."""
 
 import yaml
 

@@ -1,9 +1,9 @@
-"""The cluster and the rights of reliability, with the examples' images on its nodes."""
+"""The cluster of tests/kubernetes.py, with the examples' images on its nodes."""
 
 import pytest
 
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from tests.chart.render import run_helm
 from tests.kubernetes import POSTGRES, ROOT, admin, images, kubernetes, releaser
@@ -19,8 +19,8 @@ def _dependency() -> None:
 
 
 @pytest.fixture(scope="session")
-def references(kubernetes: Instance) -> dict[str, str]:
-    """References of the examples' images, which are on every node."""
+def references(kubernetes: LocalCluster) -> dict[str, str]:
+    """References of the examples' images, loaded on every node."""
     built = {name: image.build_image(ROOT / "examples" / name, name=name) for name in EXAMPLES}
     archives = {each.reference: each.archive for each in built.values()}
     if database := image.postgres_archive():

@@ -1,4 +1,4 @@
-"""The hand-over of the number of pods, from helm to the autoscaler."""
+"""The number of pods passes from helm to the autoscaler."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.reliability.test_release import CHART, get, wait
 def test_switching_the_autoscaler_on_keeps_every_pod(
     releaser: Callable[[str], Cluster], images: dict[str, str]
 ) -> None:
-    """From the upgrade that hands the number over to the one after it; scaling down itself is off here."""
+    """From the upgrade that enables the autoscaler to the next one; scaling down is disabled."""
     cluster = releaser("autoscaler")
     repository, _, tag = images["hello"].rpartition(":")
     values = ["--values", str(ROOT / "examples/hello/values.yaml"), "--set", f"image.repository={repository}"]
@@ -25,7 +25,7 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
         return document
 
     def owners(deployment: dict[str, Any]) -> set[str]:
-        """Who set the number of pods."""
+        """Return the field managers of the number of pods."""
         fields = deployment["metadata"]["managedFields"]
         return {item["manager"] for item in fields if "f:replicas" in item["fieldsV1"].get("f:spec", {})}
 
@@ -36,7 +36,7 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
     scaling = "autoscaling.enabled=true,autoscaling.behavior.scaleDown.selectPolicy=Disabled"
     assert owners(upgrade("--set", "replicas=3")) == {"helm"}
     assert upgrade("--set", f"{scaling},autoscaling.maxReplicas=3")["spec"]["replicas"] == 3
-    # A fourth pod makes the autoscaler the owner of the number, and then helm lets go.
+    # With a fourth pod the autoscaler owns the field, and helm gives it up.
     upgrade("--set", f"{scaling},autoscaling.minReplicas=4")
     wait(lambda: get(cluster, "deployment", "hello-flaskapp")["spec"]["replicas"] == 4, 60, "the fourth pod")
     last = upgrade("--set", f"{scaling},autoscaling.minReplicas=4")

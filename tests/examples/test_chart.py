@@ -1,4 +1,4 @@
-"""The chart as other tools take it: chart-testing, kubectl alone, the API server's own checks, Helm 3 and then 4."""
+"""The chart under other tools: chart-testing, kubectl alone, the API server's validation, Helm 3 and then 4."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from flaskapp_deploy import programs
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 from tests import pages
@@ -33,9 +33,9 @@ CHART = "charts/flaskapp"
 
 @pytest.mark.parametrize("chart", ["postgresql", "flaskapp"])
 def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> None:
-    """With each of ci/*-values.yaml: installed, tested, removed; in a namespace that is there, with a release's rights.
+    """Install, test and remove it with each of ci/*-values.yaml, in an existing namespace with a release's rights.
 
-    Without `--namespace` ct makes namespaces of its own, and that takes a cluster's administrator.
+    Without `--namespace` ct creates namespaces of its own, which needs a cluster administrator.
     """
     cluster = releaser(f"ct-{chart}")
     path = f"{programs.binaries('chart')}:{programs.binaries('kubernetes')}:{os.environ['PATH']}"
@@ -53,14 +53,14 @@ def test_ct_install(releaser: Releaser, images: dict[str, str], chart: str) -> N
 
 
 def versions(cluster: Cluster) -> dict[str, str]:
-    """The version of every object that people apply, by kind and name; the server changes it with each write."""
+    """Return the resource version of every applied object, which the server changes with each write."""
     kinds = "deployments,statefulsets,services,configmaps,serviceaccounts,jobs,poddisruptionbudgets,secrets"
     items = json.loads(cluster.kubectl("get", kinds, "--output=json").stdout)["items"]
     return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
 
 
-def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
-    """What `make manifests` writes, in an empty namespace that enforces `restricted`, without helm."""
+def test_kubectl_alone(kubernetes: LocalCluster, releaser: Releaser, images: dict[str, str], tmp_path: Path) -> None:
+    """Apply what `make manifests` writes to an empty namespace that enforces `restricted`, without helm."""
     cluster = releaser("kubectl-alone")
     result = subprocess.run(["make", "--no-print-directory", "manifests"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -96,8 +96,8 @@ def test_kubectl_alone(kubernetes: Instance, releaser: Releaser, images: dict[st
     assert versions(cluster) == before
 
 
-def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]) -> None:
-    """docs/local.md, as it stands there."""
+def test_the_page_for_kubectl_alone(kubernetes: LocalCluster, images: dict[str, str]) -> None:
+    """Run docs/local.md unchanged."""
     version = yaml.safe_load((ROOT / CHART / "Chart.yaml").read_text())["appVersion"]
     lifecycle.name_image(kubernetes.name, images["flaskapp"], f"localhost/flaskapp:{version}")
     path = f"{programs.binaries('kubernetes')}:{os.environ['PATH']}"
@@ -115,15 +115,15 @@ def test_the_page_for_kubectl_alone(kubernetes: Instance, images: dict[str, str]
 
 @pytest.fixture(scope="module")
 def definitions(admin: Callable[[str], Cluster]) -> None:
-    """The custom resources that the chart can bring, known to the API server."""
+    """The custom resources that the chart can render, registered with the API server."""
     define(admin("default"), {kind: source for kind, source in crds.SOURCES.items() if kind != "Cluster"})
 
 
 def define(cluster: Cluster, sources: dict[str, crds.Source]) -> None:
-    """Let the API server know custom resources."""
+    """Register custom resources with the API server."""
     for kind, source in sorted(sources.items()):
         definition = crds.definition(kind, source)
-        # Nobody here converts between versions.
+        # No webhook here converts between versions.
         definition["spec"].pop("conversion", None)
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(definition))
         names = definition["spec"]["names"]["plural"]
@@ -135,7 +135,7 @@ def _served(cluster: Cluster, names: str) -> bool:
 
 
 def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Callable[[str], Cluster]) -> None:
-    """Draws of the property test that render, through the server's own validation and admission."""
+    """The server's own validation and admission accept what the property test's values render."""
     wanted = int(os.environ.get("DRY_RUNS", "10"))
     cluster = admin("dry-run")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -154,7 +154,7 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
         except RenderError:
             return  # in one clear line: tests/chart/test_values_property.py
         objects = [item for item in yaml.safe_load_all(text) if item]
-        # A pod, unlike a template of one, must find its account and its priority.
+        # A pod, unlike a pod template, needs its service account and its priority class to exist.
         for spec in (item["spec"] for item in objects if item["kind"] == "Pod"):
             cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
             if priority := spec.get("priorityClassName"):
@@ -170,7 +170,7 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
 
 
 def test_the_api_server_accepts_the_example_for_flux(admin: Callable[[str], Cluster]) -> None:
-    """With the rules that only a server evaluates."""
+    """Validate with the rules that only a server evaluates."""
     cluster = admin("flaskapp")
     define(cluster, FLUX)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flaskapp"}}
@@ -218,7 +218,7 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     before = state()
     upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=INFO")
     assert state() == before, "taking over rolled a pod, or changed a password"
-    # Autoscaling goes on under Helm 4: the fields that Helm 3 set are given over.
+    # Autoscaling continues under Helm 4: ownership of the fields that Helm 3 set is transferred.
     upgrade(programs.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
     upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
     assert requests.get(f"{url(cluster, 'old-flaskapp')}/api/v1/services", timeout=10).status_code == 200

@@ -1,4 +1,4 @@
-"""The chart's NetworkPolicies at work: kube-router enforces them on every node for as long as one test runs.
+"""The chart's NetworkPolicies, enforced: kube-router runs on every node for one test.
 
 The local Kubernetes has no enforcer of its own; tests/chart/test_connectivity.py has the whole list.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from flaskapp_deploy import programs
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
 from tests.kubernetes import ROOT
@@ -21,7 +21,7 @@ Releaser = Callable[[str], Cluster]
 HOME, FRIENDS = "enforced", "enforced-friends"
 OURS = r"KUBE-ROUTER|KUBE-POD-FW|KUBE-NWPLCY"
 LISTEN = ["python", "-m", "http.server", "8080", "--directory", "/tmp"]
-# From, to, and whether it is let through. `web` is the release's; the other two are pods of nobody's.
+# Source, target, and whether it is allowed. `web` is the release's; the other two are unrelated pods.
 EXPECTED = {
     ("friend", "web"): True,
     ("friend", "database"): False,
@@ -35,13 +35,13 @@ EXPECTED = {
 
 
 @contextmanager
-def enforcer(instance: Instance, node: str, log: Path) -> Iterator[None]:
-    """kube-router's firewall in a node's network, and nothing of it afterwards."""
+def enforcer(instance: LocalCluster, node: str, log: Path) -> Iterator[None]:
+    """Run kube-router's firewall in a node's network, and remove all of it afterwards."""
     inside = ["ip", "netns", "exec", instance.namespace(node)]
     program = programs.binaries("enforcer") / "kube-router"
     options = [f"--kubeconfig={instance.kubeconfig}", f"--hostname-override={node}"]
     options += ["--run-router=false", "--run-service-proxy=false", f"--service-cluster-ip-range={instance.services}"]
-    # Pods of one node speak over its bridge, past the rules unless this is on.
+    # Pods of one node communicate over its bridge, which bypasses the rules unless this is on.
     subprocess.run([*inside, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"], check=True)
     try:
         with (
@@ -70,7 +70,7 @@ def pod(cluster: Cluster, name: str, image: str) -> None:
 
 
 def test_what_is_let_through(
-    kubernetes: Instance, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
+    kubernetes: LocalCluster, releaser: Releaser, admin: Releaser, images: dict[str, str], tmp_path: Path
 ) -> None:
     packages.ensure({"ipset": "ipset"})
     home, friends = releaser(HOME), releaser(FRIENDS)
@@ -93,17 +93,17 @@ def test_what_is_let_through(
         command = ["exec", place, "--container=app", "--", "python", "-c", script]
         return places[source].kubectl(*command, check=False).returncode == 0
 
-    def found() -> dict[tuple[str, str], bool]:
+    def reachable() -> dict[tuple[str, str], bool]:
         return {pair: reaches(*pair) for pair in EXPECTED}
 
     everything = dict.fromkeys(EXPECTED, True)
-    assert found() == everything
+    assert reachable() == everything
     with ExitStack() as stack:
         for node in kubernetes.nodes:
             stack.enter_context(enforcer(kubernetes, node, tmp_path / f"{node}.log"))
         wait(lambda: not reaches("neighbor", "database"), 60, "the first policy")
-        assert found() == EXPECTED
-        # What the policies let through is all that the release needs, from its first start on.
+        assert reachable() == EXPECTED
+        # What the policies allow is enough for the release, from its first start on.
         home.helm("upgrade", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values, "--set", "config.A=b")
         home.helm("test", "web")
-    assert found() == everything
+    assert reachable() == everything

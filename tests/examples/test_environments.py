@@ -1,4 +1,4 @@
-"""The environments as they ship: staging, its data moved to production's own server, and all of it on one t4g.small.
+"""The environments, unchanged: staging, its data migrated to production's own server, and all on one t4g.small.
 
 Namespaces have the quota that t4g.small nodes leave beside the pods of the system (benchmarks/capacity). LONG=1 also
 changes the new server's password, which takes the kubelet more than a minute.
@@ -73,7 +73,7 @@ class Shop:
         return self.admin.kubectl(*command, "psql", "-XAtqU", "postgres", "flaskapp", stdin=sql).stdout
 
     def bash(self, lines: str) -> None:
-        """Lines of a document, as somebody who may do all in the namespace."""
+        """Run a page's commands with all rights in the namespace."""
         namespaced = f"kubectl --namespace {self.admin.namespace}"
         script = lines.replace("RELEASE", RELEASE).replace("kubectl", namespaced)
         path = f"{programs.binaries('kubernetes')}:{os.environ['PATH']}"
@@ -119,7 +119,7 @@ def test_its_data_moves_to_productions_server(shop: Shop) -> None:
     """docs/backup.md, line by line."""
     values = ["--values", str(ROOT / "charts/postgresql-values.yaml"), "--wait", "--timeout=3m"]
     shop.cluster.helm("install", "postgresql", str(ROOT / "charts/postgresql"), *values)
-    # The volume has its new size since the test before.
+    # The previous test has resized the volume.
     stopped = "replicas=0,autoscaling.enabled=false,postgresql.primary.persistence.size=20Gi"
     shop.upgrade("staging", "--set", stopped)
     wait(lambda: shop.pods() == 0, 90, "the end of the pods")
@@ -149,7 +149,7 @@ def test_the_new_servers_password_changes(shop: Shop) -> None:
     values = ["--values", str(ROOT / "charts/postgresql-values.yaml"), "--set", "auth.password=another"]
     shop.cluster.helm("upgrade", "postgresql", str(ROOT / "charts/postgresql"), *values, "--wait", "--timeout=3m")
     wait(lambda: "flaskapp_2" in shop.psql("postgresql-0", "SELECT rolname FROM pg_roles"), 180, "the new login")
-    # The end of the one before, which would come later.
+    # Expire the previous login now; by itself it would expire later.
     shop.psql("postgresql-0", "ALTER ROLE flaskapp VALID UNTIL '-infinity'")
     shop.psql("postgresql-0", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'flaskapp'")
     wait(lambda: shop.post("1.2.0") == 201, 180, "the application's new login")

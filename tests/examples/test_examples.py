@@ -1,4 +1,4 @@
-"""Flask applications of other people, unchanged: each installed by its values, asked, changed, asked and removed."""
+"""Unchanged Flask applications of other people: each installed by its values, queried, upgraded and removed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from tests.reliability.test_release import get, install, url, wait
 
 
 class Example:
-    """A release of one example, as its clients see it."""
+    """A release of an example, as its clients see it."""
 
     def __init__(self, name: str, cluster: Cluster, image: str) -> None:
         self.name, self.cluster, self.image = name, cluster, image
@@ -23,7 +23,7 @@ class Example:
         install(self.cluster, self.image, "-f", values, *settings, release=self.name)
 
     def change(self, setting: str) -> None:
-        """Upgrade with a setting, and wait for the end of every pod of before: one that drains may still answer."""
+        """Upgrade with a setting, and wait until every earlier pod is gone: a draining one may still answer."""
         before = self.pods()
         self.upgrade("--set", setting)
         wait(lambda: not before & self.pods(), 60, "the end of the pods from before")
@@ -43,7 +43,7 @@ class Example:
 
 @pytest.fixture
 def example(request: pytest.FixtureRequest, releaser: Callable[[str], Cluster], references: dict[str, str]) -> Example:
-    """The example that a test is called after, installed."""
+    """The example that the test is named after, installed."""
     name = request.node.name.removeprefix("test_")
     made = Example(name, releaser(f"example-{name}"), references[name])
     made.upgrade()
@@ -87,13 +87,13 @@ def test_alerta(example: Example) -> None:
         return example.ask("POST", "/alert", json=alert, headers=bearer).status_code
 
     assert example.ask("GET", "/alerts").status_code == 401
-    # It connects when it is loaded, and waited until it could.
+    # It connects when it is loaded, and has waited until that worked.
     [pod] = get(example.cluster, "pods", selector=example.labels)
     assert [status["restartCount"] for status in pod["status"]["containerStatuses"]] == [0]
     assert report("Production") == 201
     assert report("Staging") == 403
     example.change(r"config.ALLOWED_ENVIRONMENTS=Production\,Development\,Staging")
-    # The token from before is still good, so the key that signed it stayed.
+    # The earlier token is still valid, so the signing key was kept.
     assert report("Staging") == 201
     alerts = example.ask("GET", "/alerts", headers=bearer).json()["alerts"]
     assert {alert["environment"] for alert in alerts} == {"Production", "Staging"}

@@ -1,15 +1,15 @@
-"""docs/your-application.md: its blocks run as they stand there, in one shell; the last names a registry."""
+"""docs/your-application.md: its blocks run unchanged, in one shell; the last names a registry."""
 
 import os
 import shutil
 
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from tests import pages
 from tests.kubernetes import INSTANCE
 
 
-def test_every_step(kubernetes: Instance) -> None:
+def test_every_step(kubernetes: LocalCluster) -> None:
     *blocks, last = pages.blocks("your-application.md")
     assert len(blocks) == 5
     assert "registry.example.com" in last

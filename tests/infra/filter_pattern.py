@@ -1,10 +1,10 @@
-"""An evaluator of CloudWatch Logs' JSON filter patterns, as far as logs.yaml uses them, written after
-https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+"""Evaluate CloudWatch Logs' JSON filter patterns, as far as logs.yaml uses them.
 
-It reads `{ SELECTOR OPERATOR VALUE && … }` with the operators =, !=, <, <=, >, >=, IS TRUE, IS FALSE, IS NULL and
-NOT EXISTS; ||, parentheses, * in strings and regular expressions are refused, never guessed. A selector that finds
-nothing matches nothing but NOT EXISTS; a comparison of sizes wants a number on both sides; a line that is no JSON
-object matches nothing.
+The rules are those of https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html. It reads
+`{ SELECTOR OPERATOR VALUE && … }` with the operators =, !=, <, <=, >, >=, IS TRUE, IS FALSE, IS NULL and NOT EXISTS;
+||, parentheses, * in strings and regular expressions are refused, never guessed. A selector that selects nothing
+matches only NOT EXISTS; a comparison of sizes needs a number on both sides; a line that is not a JSON object matches
+nothing.
 """
 
 import json
@@ -23,11 +23,11 @@ MISSING = object()
 
 
 class PatternError(ValueError):
-    """The pattern is wrong, or uses what this evaluator doesn't read."""
+    """The pattern is wrong, or uses syntax that this evaluator doesn't support."""
 
 
 def matches(pattern: str, line: str) -> bool:
-    """Whether a log line is counted."""
+    """Return whether a log line matches the pattern."""
     terms = parsed(pattern)
     try:
         event = json.loads(line)
@@ -37,7 +37,7 @@ def matches(pattern: str, line: str) -> bool:
 
 
 def selected(event: Any, path: str) -> Any:
-    """The value at `.a.b`, or MISSING."""
+    """Return the value at `.a.b`, or MISSING."""
     for key in path.lstrip("$").lstrip(".").split("."):
         if not isinstance(event, dict) or key not in event:
             return MISSING

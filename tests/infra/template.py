@@ -1,6 +1,6 @@
-"""The templates and the cluster file as the tests read them, and the rules that each of them must keep.
+"""Read the templates and the cluster file; rules for all of them.
 
-A rule returns what breaks it, one line each, so that a test can change a copy and see the rule turn red.
+A rule returns a line for each violation, so that a test can break a copy and see the rule fail.
 """
 
 import json
@@ -14,7 +14,7 @@ import yaml
 INFRA = Path(__file__).resolve().parents[2] / "infra"
 Template = dict[str, Any]
 
-# AWS knows no narrower resource for these; Sid: (actions that it may hold, why).
+# Statements for which AWS has no narrower resource; Sid: (allowed actions, reason).
 UNNARROWED = {
     "LogInToRegistry": ({"ecr:GetAuthorizationToken"}, "a login is for the registry, not for a repository"),
     "SeeGroups": (
@@ -32,7 +32,7 @@ UNNARROWED = {
         "these describe lists, which have no ARN",
     ),
 }
-# A wildcard within an ARN: (its end, why).
+# Wildcards within an ARN: end of the ARN, reason.
 WITHIN = {
     "report-group/${Name}-release-*": "CodeBuild calls a report group PROJECT-GROUP",
     "report-group/${Name}-pull-request-*": "the same",
@@ -45,7 +45,7 @@ WITHIN = {
     "autoScalingGroup:*:autoScalingGroupName/eks-*": "EKS names its groups; a condition on their tag narrows it",
     "nodegroup/flaskapp/*/*": "the groups of one cluster, with the ids that EKS gives them",
 }
-# What holds data or is still needed after its stack: the policies that it may have.
+# Resources that hold data or are needed after their stack: the deletion policies allowed.
 KEPT = {
     "AWS::ECR::Repository": {"Retain"},
     "AWS::RDS::DBInstance": {"Snapshot"},
@@ -56,7 +56,7 @@ CREDENTIALS = re.compile(r"password|secret|token", re.IGNORECASE)
 
 
 def paths() -> list[Path]:
-    """Files that are CloudFormation templates."""
+    """Return the files that are CloudFormation templates."""
     return [path for path in sorted(INFRA.glob("*.yaml")) if path.read_text().startswith("AWSTemplateFormatVersion")]
 
 
@@ -66,18 +66,18 @@ def load(name: str) -> Template:
 
 
 def substituted(value: Any, **parameters: str) -> str:
-    """A string, or `{Fn::Sub: …}` with these values put in."""
+    """Return a string, or `{Fn::Sub: …}` with these values filled in."""
     text = value["Fn::Sub"] if isinstance(value, dict) else value
-    return re.sub(r"\$\{([A-Za-z0-9.:]+)\}", lambda found: parameters.get(found[1], found[0]), text)
+    return re.sub(r"\$\{([A-Za-z0-9.:]+)\}", lambda match: parameters.get(match[1], match[0]), text)
 
 
 def of_type(template: Template, kind: str) -> dict[str, Any]:
-    """Resources of one type, by their names."""
+    """Return the resources of a type, by name."""
     return {name: resource for name, resource in template["Resources"].items() if resource["Type"] == kind}
 
 
 def statements(node: Any) -> Iterator[dict[str, Any]]:
-    """Every statement of every policy document, however deep."""
+    """Yield every statement of every policy document, at any depth."""
     if isinstance(node, dict):
         if "Statement" in node:
             yield from node["Statement"]
@@ -94,7 +94,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def text(value: Any) -> str:
-    """A resource of a statement, as far as it is written down."""
+    """Return a statement's resource as text, references as they are written."""
     if isinstance(value, str):
         return value
     return str(value["Fn::Sub"]) if "Fn::Sub" in value else json.dumps(value)
@@ -122,7 +122,7 @@ def least_privilege(template: Template) -> list[str]:
             if resource == "*":
                 if not set(actions) <= UNNARROWED.get(sid, (set(), ""))[0]:
                     wrong.append(f"{sid}: {actions} on every resource")
-            elif "*" in resource and not any(resource.endswith(known) for known in WITHIN):
+            elif "*" in resource and not any(resource.endswith(suffix) for suffix in WITHIN):
                 wrong.append(f"{sid}: wildcard in {resource}")
     return wrong
 
@@ -137,13 +137,13 @@ def trusted(statement: dict[str, Any]) -> list[str]:
 
 
 def retention(template: Template) -> list[str]:
-    """Every log group forgets; without a number CloudWatch keeps for ever."""
+    """Every log group has a retention; without one CloudWatch keeps logs indefinitely."""
     groups = of_type(template, "AWS::Logs::LogGroup")
     return [name for name, group in groups.items() if "RetentionInDays" not in group["Properties"]]
 
 
 def encryption(template: Template) -> list[str]:
-    """Data at rest is encrypted, buckets are closed, and the database speaks TLS alone."""
+    """Data at rest is encrypted, buckets are private, and the database accepts only TLS."""
     wrong = []
     for name, bucket in of_type(template, "AWS::S3::Bucket").items():
         properties = bucket["Properties"]
@@ -184,7 +184,7 @@ def tls_only(template: Template, bucket: str) -> bool:
 
 
 def kept(template: Template) -> list[str]:
-    """What holds data outlives its stack, and its replacement."""
+    """Resources with data survive the deletion of their stack, and their replacement."""
     return [
         f"{name}: {key} is {resource.get(key)}"
         for kind, allowed in KEPT.items()
@@ -195,7 +195,7 @@ def kept(template: Template) -> list[str]:
 
 
 def bounded_parameters(template: Template) -> list[str]:
-    """Each parameter says what it is, and refuses what it is not; none is a secret."""
+    """Each parameter has a description and a constraint; none is a secret."""
     wrong = []
     for name, parameter in template["Parameters"].items():
         if not parameter.get("Description"):
@@ -212,7 +212,7 @@ def bounded_parameters(template: Template) -> list[str]:
 
 
 def immutable(template: Template) -> list[str]:
-    """A tag stays where it is, but for the cache; nothing that was released expires."""
+    """Tags are immutable, except the cache's; nothing that was released expires."""
     wrong = []
     for name, repository in of_type(template, "AWS::ECR::Repository").items():
         properties = repository["Properties"]

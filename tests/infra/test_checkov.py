@@ -1,4 +1,4 @@
-"""checkov finds nothing in the templates but what ignored.yaml names, with its reason."""
+"""checkov reports nothing in the templates, except what ignored.yaml lists with a reason."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ MISTAKES = {
 
 
 def test_checkov(tmp_path: Path) -> None:
-    """One run for all, and for three mistakes: it takes long to start."""
+    """Check all templates and three mistakes in one run, as checkov starts slowly."""
     for path in t.paths():
         (tmp_path / path.name).write_text(path.read_text())
     for name, (right, wrong) in MISTAKES.items():
@@ -24,14 +24,14 @@ def test_checkov(tmp_path: Path) -> None:
         assert right in text
         (tmp_path / f"mistake-{name}.yaml").write_text(text.replace(right, wrong))
 
-    found: dict[str, set[str]] = {}
+    failures: dict[str, set[str]] = {}
     for failed in failed_checks(tmp_path, "cloudformation"):
         name = failed["resource"].partition(".")[2]
-        found.setdefault(Path(failed["file_path"]).stem, set()).add(f"{failed['check_id']} {name}")
+        failures.setdefault(Path(failed["file_path"]).stem, set()).add(f"{failed['check_id']} {name}")
     ignored: dict[str, set[str]] = {}
     for check, names in IGNORED.items():
         for file, _, name in (key.partition(".") for key in names):
             ignored.setdefault(file, set()).add(f"{check} {name}")
-    assert {file: each for file, each in found.items() if not file.startswith("mistake-")} == ignored
+    assert {file: each for file, each in failures.items() if not file.startswith("mistake-")} == ignored
     for name in MISTAKES:
-        assert found[f"mistake-{name}"] > found[name], f"checkov did not see the mistake in {name}"
+        assert failures[f"mistake-{name}"] > failures[name], f"checkov did not see the mistake in {name}"

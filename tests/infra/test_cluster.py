@@ -1,4 +1,4 @@
-"""The cluster file, and what it shares with the templates, the charts and the local cluster."""
+"""The cluster file, and what it has in common with the templates, the charts and the local cluster."""
 
 import copy
 import json
@@ -26,21 +26,21 @@ EKSCTL = crds.Source(
 
 
 def groups() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = CLUSTER["managedNodeGroups"]
-    return found
+    node_groups: list[dict[str, Any]] = CLUSTER["managedNodeGroups"]
+    return node_groups
 
 
 def account(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(
+    result: dict[str, Any] = next(
         each for each in CLUSTER["iam"]["serviceAccounts"] if each.get("roleName", each["metadata"]["name"]) == name
     )
-    return found
+    return result
 
 
 def mistakes(cluster: dict[str, Any]) -> list[str]:
-    """What eksctl's own schema finds wrong."""
+    """Return the errors by eksctl's own schema."""
     validator = Draft7Validator(json.loads(crds.read(EKSCTL)))
-    # The next release knows it (github.com/eksctl-io/eksctl/pull/8577), but is no module.
+    # The next release has it (github.com/eksctl-io/eksctl/pull/8577), but not as a Go module.
     cluster = {key: value for key, value in cluster.items() if key != "upgradePolicy"}
     return [error.message for error in validator.iter_errors(cluster)]
 
@@ -138,8 +138,8 @@ def test_policies_of_aws_are_the_known_ones() -> None:
 )
 def test_charts_use_the_service_accounts_that_have_roles(name: str) -> None:
     values = t.load(name)
-    given = values["rbac"]["serviceAccount"] if name == "cluster-autoscaler" else values["serviceAccount"]
-    assert given == {"create": False, "name": account(name)["metadata"]["name"]}
+    service_account = values["rbac"]["serviceAccount"] if name == "cluster-autoscaler" else values["serviceAccount"]
+    assert service_account == {"create": False, "name": account(name)["metadata"]["name"]}
 
 
 def test_network_policies_are_enforced() -> None:
@@ -149,7 +149,7 @@ def test_network_policies_are_enforced() -> None:
 
 
 def test_the_pods_that_the_cluster_needs_leave_room() -> None:
-    """README.md gives these figures."""
+    """README.md has these figures."""
     replicas = {addon["name"]: yaml.safe_load(addon.get("configurationValues", "{}")) for addon in CLUSTER["addons"]}
     daemonsets = len(["aws-node", "kube-proxy", "ebs-csi-node", "fluent-bit"])
     cluster = (
@@ -167,7 +167,7 @@ def test_the_pods_that_the_cluster_needs_leave_room() -> None:
 
 
 def test_kubernetes_minors() -> None:
-    """EKS follows upstream by some months: the local cluster may be one minor ahead, no more."""
+    """EKS is some months behind upstream: the local cluster may be one minor version ahead, no more."""
     local = int(
         re.findall(
             r"k8s\.io/kubernetes v1\.(\d+)\.", (ROOT / "deploy/flaskapp_deploy/programs/kubernetes/go.mod").read_text()
@@ -196,7 +196,7 @@ def test_overlays_find_what_they_name() -> None:
 
 
 def test_names_agree() -> None:
-    """One name is put into many files by their defaults; release.toml has it too."""
+    """Many files have the same name as a default; release.toml has it too."""
     assert CLUSTER["metadata"]["name"] == "flaskapp"
     for path in t.paths():
         for name, parameter in t.load(path.stem)["Parameters"].items():

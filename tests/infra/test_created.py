@@ -1,6 +1,6 @@
-"""What the templates say, given to a stand-in of AWS's services: moto, where it behaves and doesn't only nod.
+"""Create the templates' resources in moto, a simulation of AWS, where it checks what it is given.
 
-These calls are truthful enough to learn from: IAM's CreatePolicy and CreateRole (the grammar of documents), ECR's
+It checks these calls closely enough: IAM's CreatePolicy and CreateRole (the grammar of documents), ECR's
 CreateRepository, PutLifecyclePolicy and PutImage (which tags move), S3's PutBucketPolicy and lifecycle rules. moto's
 CloudFormation, CodeBuild and alarms accept anything or leave resources out, so no stack is created here: what a
 template may say as such is cfn-lint's.
@@ -24,7 +24,7 @@ from tests.infra.template import Template
 ACCOUNT, REGION = "123456789012", "us-east-1"
 PSEUDO = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "AWS::URLSuffix": "amazonaws.com"}
 GIVEN = {"Connection": f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:connection/{'0' * 36}"}
-# Resources whose ARN a document names: its form, and the property that holds the name.
+# Resources whose ARN a document names: the ARN's format, and the property with the name.
 ARNS = {
     "AWS::Logs::LogGroup": (f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{}}:*", "LogGroupName"),
     "AWS::S3::Bucket": ("arn:aws:s3:::{}", "BucketName"),
@@ -42,7 +42,7 @@ def _aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def resolved(value: Any, template: Template) -> Any:
-    """A value with its references replaced, as CloudFormation does it with the parameters' defaults."""
+    """Return a value with its references replaced, as CloudFormation does with the parameters' defaults."""
     if isinstance(value, list):
         return [resolved(each, template) for each in value]
     if not isinstance(value, dict):
@@ -52,14 +52,14 @@ def resolved(value: Any, template: Template) -> Any:
     if "Fn::GetAtt" in value:
         return referred(".".join(value["Fn::GetAtt"]), template)
     if "Fn::Sub" in value:
-        return re.sub(r"\$\{([\w:.]+)\}", lambda found: str(referred(found[1], template)), value["Fn::Sub"])
+        return re.sub(r"\$\{([\w:.]+)\}", lambda match: str(referred(match[1], template)), value["Fn::Sub"])
     return {key: resolved(each, template) for key, each in value.items()}
 
 
 def referred(name: str, template: Template) -> Any:
-    known = PSEUDO | {key: each.get("Default") for key, each in template["Parameters"].items()} | GIVEN
-    if name in known:
-        return known[name]
+    values = PSEUDO | {key: each.get("Default") for key, each in template["Parameters"].items()} | GIVEN
+    if name in values:
+        return values[name]
     resource, _, attribute = name.partition(".")
     properties = template["Resources"][resource]["Properties"]
     form, key = ARNS.get(template["Resources"][resource]["Type"], ("{}", ""))
@@ -71,18 +71,18 @@ def referred(name: str, template: Template) -> Any:
 
 
 def documents() -> list[tuple[str, dict[str, Any]]]:
-    """Every document that somebody gets, cluster.yaml's too."""
-    found = []
+    """Return every policy document by name, those of cluster.yaml too."""
+    policies = []
     for path in t.paths():
         template = t.load(path.stem)
         for name, resource in template["Resources"].items():
             if resource["Type"] in ("AWS::IAM::ManagedPolicy", "AWS::IAM::RolePolicy"):
-                found.append((f"{path.stem}-{name}", resolved(resource["Properties"]["PolicyDocument"], template)))
+                policies.append((f"{path.stem}-{name}", resolved(resource["Properties"]["PolicyDocument"], template)))
     for account in t.load("cluster")["iam"]["serviceAccounts"]:
         if "attachPolicy" in account:
             text = json.dumps(account["attachPolicy"]).replace("ACCOUNT", ACCOUNT).replace("REGION", REGION)
-            found.append((f"cluster-{account['metadata']['name']}", json.loads(text)))
-    return found
+            policies.append((f"cluster-{account['metadata']['name']}", json.loads(text)))
+    return policies
 
 
 DOCUMENTS = documents()
@@ -121,7 +121,7 @@ def test_iam_takes_the_role(name: str) -> None:
 
 
 def repository(name: str, **changes: Any) -> str:
-    """A repository as ecr.yaml makes it."""
+    """Create a repository as ecr.yaml does."""
     template = t.load("ecr")
     properties = resolved(template["Resources"][name]["Properties"], template) | changes
     client = boto3.client("ecr")
@@ -142,7 +142,7 @@ def repository(name: str, **changes: Any) -> str:
 
 
 def push(name: str, tag: str, content: str) -> None:
-    """Push a manifest; moto makes its digest of its layers'."""
+    """Push a manifest; moto derives its digest from its layers' digests."""
     layer = {"digest": f"sha256:{sha256(content.encode()).hexdigest()}", "size": 1}
     manifest = {"schemaVersion": 2, "mediaType": MEDIA_TYPE, "config": {}, "layers": [layer]}
     boto3.client("ecr").put_image(repositoryName=name, imageTag=tag, imageManifest=json.dumps(manifest))

@@ -1,4 +1,4 @@
-"""flux.yaml, by the schemas of Flux itself, and what it shares with the templates, the pipeline and the overlays."""
+"""flux.yaml: Flux's own schemas, and what it has in common with the templates, the pipeline and the environments."""
 
 import copy
 import re
@@ -23,7 +23,7 @@ ROOT = t.INFRA.parent
 
 
 def mistakes(item: dict[str, Any]) -> list[str]:
-    """What the schema of the object's kind and version finds wrong."""
+    """Return the errors by the schema of the object's kind and version."""
     version = item["apiVersion"].partition("/")[2]
     validator = Draft202012Validator(crds.schemas(item["kind"], FLUX[item["kind"]])[version])
     return [error.message for error in validator.iter_errors(item)]
@@ -77,6 +77,6 @@ def test_it_has_the_rights_of_a_release() -> None:
 def test_its_values_are_the_overlays_that_readme_gives_it() -> None:
     readme = (t.INFRA / "README.md").read_text()
     [command] = re.findall(r"kubectl create configmap flaskapp-values (?:.*\\\n)*.*$", readme, re.MULTILINE)
-    given = re.findall(r"--from-file=(\S+)", command)
-    assert [path.rpartition("/")[2] for path in given] == [each["valuesKey"] for each in RELEASE["spec"]["valuesFrom"]]
-    assert all((ROOT / path).is_file() for path in given)
+    paths = re.findall(r"--from-file=(\S+)", command)
+    assert [path.rpartition("/")[2] for path in paths] == [each["valuesKey"] for each in RELEASE["spec"]["valuesFrom"]]
+    assert all((ROOT / path).is_file() for path in paths)

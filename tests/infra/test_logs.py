@@ -1,4 +1,4 @@
-"""The metric filters and alarms of logs.yaml, on lines that the service itself writes while its database is away."""
+"""The metric filters and alarms of logs.yaml, on lines that the service writes during a database outage."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from flaskapp_deploy.up.postgres import Postgres
 from tests.infra import template as t
 from tests.infra.filter_pattern import MISSING, PatternError, matches, selected
 
-# Answers requests until its input ends, and lets the heart beat faster.
+# Answers requests until its input ends, with a faster heartbeat.
 PROGRAM = """
 import select, sys, time
 from flaskapp import create_app, database
@@ -31,7 +31,7 @@ FILTERS = t.of_type(t.load("logs"), "AWS::Logs::MetricFilter")
 
 
 def shipped(line: str, namespace: str = "flaskapp") -> str:
-    """A line as infra/fluent-bit.yaml sends it: JSON becomes fields, anything else stays text."""
+    """Return a line as infra/fluent-bit.yaml sends it: JSON becomes fields, anything else stays text."""
     event: dict[str, Any] = {"time": "2026-11-24T04:00:00.000000000Z", "stream": "stderr", "_p": "F"}
     try:
         event["log_processed"] = json.loads(line)
@@ -43,7 +43,7 @@ def shipped(line: str, namespace: str = "flaskapp") -> str:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What the service writes while its database is there, and then is not."""
+    """The lines that the service writes while its database is up, and then down."""
     server = Postgres(tmp_path_factory.mktemp("postgres"), "unused", durable=False)
     server.start()
     environment = {
@@ -75,15 +75,15 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return written
 
 
-def until(service: subprocess.Popen[str], **said: Any) -> list[str]:
-    """The lines up to one that says this."""
+def until(service: subprocess.Popen[str], **fields: Any) -> list[str]:
+    """Return the lines up to one that has these fields."""
     lines: list[str] = []
     assert service.stderr
     for line in service.stderr:
         lines.append(line.rstrip("\n"))
-        if said.items() <= json.loads(line).items():
+        if fields.items() <= json.loads(line).items():
             return lines
-    raise AssertionError(f"the service never wrote {said}: {lines[-5:]}")
+    raise AssertionError(f"the service never wrote {fields}: {lines[-5:]}")
 
 
 def pattern(name: str) -> str:
@@ -91,7 +91,7 @@ def pattern(name: str) -> str:
 
 
 def counted(name: str, lines: list[str]) -> list[dict[str, Any]]:
-    """What the lines say that a filter matches."""
+    """Return the lines that a filter matches, parsed."""
     return [json.loads(line) for line in lines if matches(pattern(name), shipped(line))]
 
 
@@ -108,19 +108,19 @@ def test_requests(lines: list[str]) -> None:
 
 
 def test_errors_are_the_servers_not_the_clients(lines: list[str]) -> None:
-    found = counted("Errors", lines)
-    assert {each["status"] for each in found} <= {500, 503}
-    assert len(found) < len(counted("Requests", lines))
+    errors = counted("Errors", lines)
+    assert {each["status"] for each in errors} <= {500, 503}
+    assert len(errors) < len(counted("Requests", lines))
 
 
 def test_durations_have_a_value(lines: list[str]) -> None:
     value = FILTERS["Duration"]["Properties"]["MetricTransformations"][0]["MetricValue"]
     for line in lines:
         if matches(pattern("Duration"), shipped(line)):
-            found = selected(json.loads(shipped(line)), value)
-            assert found is not MISSING
-            assert isinstance(found, float | int)
-            assert found >= 0
+            duration = selected(json.loads(shipped(line)), value)
+            assert duration is not MISSING
+            assert isinstance(duration, float | int)
+            assert duration >= 0
 
 
 def test_heartbeats(lines: list[str]) -> None:
@@ -128,15 +128,15 @@ def test_heartbeats(lines: list[str]) -> None:
 
 
 def test_database_away(lines: list[str]) -> None:
-    found = counted("DatabaseAway", lines)
-    assert found
-    assert all(each["database_up"] is False for each in found)
-    assert len(found) < len(counted("Heartbeats", lines))
+    outages = counted("DatabaseAway", lines)
+    assert outages
+    assert all(each["database_up"] is False for each in outages)
+    assert len(outages) < len(counted("Heartbeats", lines))
 
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_other_lines_count_for_nothing(name: str, lines: list[str]) -> None:
-    """Other namespaces, lines that are no JSON, and clients that write the words into their own requests."""
+    """Other namespaces, lines that are not JSON, and clients that put the words into their requests."""
     assert not any(matches(pattern(name), shipped(line, "other")) for line in lines)
     assert not matches(pattern(name), shipped("Traceback (most recent call last):"))
     assert not matches(pattern(name), "not JSON")
@@ -164,7 +164,7 @@ def test_a_client_can_not_forge_a_heartbeat(lines: list[str]) -> None:
     ],
 )
 def test_a_filter_on_another_field_finds_nothing(name: str, old: str, new: str, lines: list[str]) -> None:
-    """So the matches above come from the real field names and values."""
+    """A changed field or value matches nothing, so the matches above depend on the real ones."""
     assert old in pattern(name)
     assert any(matches(pattern(name), shipped(line)) for line in lines)
     assert not any(matches(pattern(name).replace(old, new), shipped(line)) for line in lines)

@@ -1,4 +1,4 @@
-"""infra/rds-roles.sql on a real PostgreSQL, run by a master user that, as RDS's, is no superuser."""
+"""infra/rds-roles.sql on a real PostgreSQL, run by a master user that, as on RDS, is not a superuser."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     run(made, "postgres", made.password, "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'", "postgres")
     run(made, "postgres", made.password, "CREATE DATABASE flaskapp OWNER master", "postgres")
     for _ in range(2):  # safe to repeat
-        done = apply(made)
-        assert done.returncode == 0, done.stderr
+        result = apply(made)
+        assert result.returncode == 0, result.stderr
     yield made
     made.stop()
 

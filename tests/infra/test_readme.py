@@ -1,4 +1,4 @@
-"""infra/README.md: its commands as far as they run without AWS, and its figures."""
+"""infra/README.md: its figures, and its commands as far as they can be checked without AWS."""
 
 import re
 import subprocess
@@ -59,11 +59,11 @@ def test_outputs_exist() -> None:
 
 def test_every_chart_has_a_version_and_values() -> None:
     installs = re.findall(r"^.*helm upgrade --install (?:.*\\\n)*.*$", README, re.MULTILINE)
-    found = re.findall(r"helm upgrade --install ([a-z-]+)", README)
-    assert len(found) == 4
+    names = re.findall(r"helm upgrade --install ([a-z-]+)", README)
+    assert len(names) == 4
     for command in installs:
         assert re.search(r"--version \d+\.\d+\.\d+\b", command), command
-    for name in found:
+    for name in names:
         assert (t.INFRA / f"{name}.yaml").is_file()
 
 
@@ -72,20 +72,22 @@ OF_THE_CLI = {"cloudformation deploy", "cloudformation wait", "logs tail", "s3 l
 
 
 def aws_commands() -> list[tuple[str, str, str]]:
-    """Service, operation and options of each command, also of those within a sentence."""
+    """Return service, operation and options of each command, including those within sentences."""
     text = "\n".join([*BLOCKS, *re.findall(r"`(aws [^`]+)`", README)]).replace("\\\n", " ")
     return re.findall(r"\baws ([a-z0-9-]+) ([a-z0-9-]+)([^|)\n#;]*)", text)
 
 
 def unknown(service: str, operation: str, options: str) -> list[str]:
-    """What of a command AWS's model of the service does not have."""
+    """Return the parts of a command that AWS's model of the service does not have."""
     model = botocore.session.get_session().get_service_model(service)
     operations = {xform_name(name, "-"): name for name in model.operation_names}
     if operation not in operations:
         return [operation]
     shape = model.operation_model(operations[operation])
-    known = {xform_name(name, "-") for name in shape.input_shape.members} | {"query", "output"}
-    wrong = [name for name in re.findall(r"\s--([a-z0-9-]+)", options) if not {name, name.removeprefix("no-")} & known]
+    parameters = {xform_name(name, "-") for name in shape.input_shape.members} | {"query", "output"}
+    wrong = [
+        name for name in re.findall(r"\s--([a-z0-9-]+)", options) if not {name, name.removeprefix("no-")} & parameters
+    ]
     for query in re.findall(r"--query [\"']?([^\s\"']+)", options):
         inner = shape.output_shape
         for step in re.sub(r"\[[^\]]*\]?", "", query).split("."):
@@ -98,9 +100,9 @@ def unknown(service: str, operation: str, options: str) -> list[str]:
 
 
 def test_aws_knows_every_command() -> None:
-    found = aws_commands()
-    assert len(found) >= 25
-    for service, operation, options in found:
+    commands = aws_commands()
+    assert len(commands) >= 25
+    for service, operation, options in commands:
         if f"{service} {operation}" not in OF_THE_CLI:
             assert unknown(service, operation, options) == [], f"aws {service} {operation}{options}"
 
@@ -126,7 +128,7 @@ def test_the_arithmetic_of_credits() -> None:
 
 
 def test_the_price_of_a_release() -> None:
-    """No more than its project's minutes."""
+    """A release costs at most its project's timeout in minutes."""
     text = " ".join(README.split())
     price = BOOK["prices"]["build"]["price"]
     minutes = t.load("codebuild")["Resources"]["Release"]["Properties"]["TimeoutInMinutes"]

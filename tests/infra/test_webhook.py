@@ -1,4 +1,4 @@
-"""Which events of GitHub start which project: the filters, read as CodeBuild reads them, against hostile values.
+"""Which GitHub events start which project: the filters, evaluated as CodeBuild does, on hostile values.
 
 A build starts when every filter of any one group matches; a pattern is searched in the value, not matched to all of it.
 https://docs.aws.amazon.com/codebuild/latest/APIReference/API_WebhookFilter.html
@@ -19,10 +19,10 @@ PULL_REQUEST = {"EVENT": "PULL_REQUEST_UPDATED", "BASE_REF": "refs/heads/main", 
 
 
 def groups(project: str) -> list[list[dict[str, Any]]]:
-    found: list[list[dict[str, Any]]] = t.load("codebuild")["Resources"][project]["Properties"]["Triggers"][
+    filter_groups: list[list[dict[str, Any]]] = t.load("codebuild")["Resources"][project]["Properties"]["Triggers"][
         "FilterGroups"
     ]
-    return found
+    return filter_groups
 
 
 def starts(filters: list[list[dict[str, Any]]], **event: str) -> bool:
@@ -45,7 +45,7 @@ def test_what_starts(actor: str) -> None:
     assert starts(groups("PullRequest"), ACTOR_ACCOUNT_ID=actor, **PULL_REQUEST)
 
 
-# Ids that contain, begin or end with a trusted one: GitHub gives them out in order, so one can wait for them.
+# Ids that contain, begin or end with a trusted one: GitHub assigns ids in order, so an attacker can wait for one.
 ACTORS = [
     "12345678",
     "01234567",
@@ -91,7 +91,7 @@ EVENTS = ["PULL_REQUEST_CREATED", "PULL_REQUEST_UPDATED", "PULL_REQUEST_REOPENED
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_a_fork_releases_nothing(event: str) -> None:
-    """Whatever its branch is called, and whoever opened the pull request: only pushes to this repository release."""
+    """Only pushes to this repository release, whatever a pull request's branch or author."""
     assert not starts(
         groups("Release"), EVENT=event, HEAD_REF="refs/heads/main", BASE_REF="refs/heads/main", ACTOR_ACCOUNT_ID="89"
     )
@@ -135,7 +135,7 @@ def without(old: str, new: str) -> Callable[[str], str]:
     ids=["id begins", "id ends", "no brackets", "ref begins", "ref ends", "any character"],
 )  # fmt: skip
 def test_a_loose_pattern_would_let_it_in(kind: str, change: Callable[[str], str], event: dict[str, str]) -> None:
-    """The hostile values above are worth something only if they pass filters that are not anchored."""
+    """The hostile values above pass filters that are not anchored."""
     filters = copy.deepcopy(groups("Release"))
     for group in filters:
         for each in group:

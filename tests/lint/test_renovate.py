@@ -1,4 +1,4 @@
-"""renovate.json finds every version that it is to move. docs/updates.md has the commands that ask Renovate itself."""
+"""renovate.json covers every version that it should update. docs/updates.md has the commands to ask Renovate itself."""
 
 import json
 import re
@@ -14,8 +14,8 @@ IMAGE = re.compile(r"public\.ecr\.aws/[a-z0-9/-]+:[\w.-]+")
 DIGEST = f"sha256:{'0' * 64}"
 
 
-def found(manager: dict[str, list[str]], text: str) -> list[dict[str, str]]:
-    """What a manager's patterns name in a text; their syntax differs from Python's in the names of groups."""
+def matches(manager: dict[str, list[str]], text: str) -> list[dict[str, str]]:
+    """Return what a manager's patterns match in a text; their named groups have another syntax than Python's."""
     patterns = [pattern.replace("(?<", "(?P<") for pattern in manager["matchStrings"]]
     return [match.groupdict() for pattern in patterns for match in re.finditer(pattern, text)]
 
@@ -30,7 +30,7 @@ def texts() -> list[tuple[Path, str]]:
     return [
         (path, path.read_text())
         for path in FILES
-        if path.suffix in kinds and not {"docs", "released"} & set(path.relative_to(ROOT).parts)  # those don't move
+        if path.suffix in kinds and not {"docs", "released"} & set(path.relative_to(ROOT).parts)  # not updated
     ]
 
 
@@ -39,11 +39,11 @@ def test_every_image_in_one_word_is_found() -> None:
     assert len(places) >= 8
     for path, images in places.items():
         assert manages(WORDS, path), f"{path.relative_to(ROOT)} names {images[0]}, where Renovate doesn't look"
-        assert [f"{each['depName']}:{each['currentValue']}" for each in found(WORDS, path.read_text())] == images
+        assert [f"{each['depName']}:{each['currentValue']}" for each in matches(WORDS, path.read_text())] == images
 
 
 def test_the_dockerfiles_python_is_found() -> None:
-    [python] = found(WORDS, (ROOT / "Dockerfile").read_text())
+    [python] = matches(WORDS, (ROOT / "Dockerfile").read_text())
     assert (python["depName"], python["currentValue"]) == ("public.ecr.aws/docker/library/python", "3.13")
 
 
@@ -54,7 +54,7 @@ def test_every_image_in_values_is_found() -> None:
     for path, images in places.items():
         if images:
             assert manages(VALUES, path), path.relative_to(ROOT)
-            assert [each["depName"] for each in found(VALUES, path.read_text())] == images
+            assert [each["depName"] for each in matches(VALUES, path.read_text())] == images
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_every_image_in_values_is_found() -> None:
     ],
 )
 def test_a_digest_moves_with_its_tag(manager: dict[str, list[str]], text: str) -> None:
-    assert [each["currentDigest"] for each in found(manager, text)] == [DIGEST]
+    assert [each["currentDigest"] for each in matches(manager, text)] == [DIGEST]
 
 
 def test_every_chart_of_others_is_found() -> None:
     readme = ROOT / "infra/README.md"
     assert manages(CHARTS, readme)
-    charts = [each["depName"] for each in found(CHARTS, readme.read_text())]
+    charts = [each["depName"] for each in matches(CHARTS, readme.read_text())]
     assert charts == re.findall(r"helm upgrade --install ([a-z-]+)", readme.read_text())
 
 
@@ -84,7 +84,7 @@ OURS = [path for path in LOCKS if "examples" not in path.parts]
 
 @pytest.mark.parametrize("lock", OURS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_lock_says_how_it_is_made(lock: Path) -> None:
-    """Renovate runs the command at its top, and takes none of uv's short options."""
+    """Renovate runs the command at its top, and does not know uv's short options."""
     command = lock.read_text().splitlines()[1].removeprefix("#").split()
     assert command[:3] == ["uv", "pip", "compile"]
     source, options = command[-1], command[3:-1]

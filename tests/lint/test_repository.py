@@ -1,4 +1,4 @@
-"""What holds for every file: pins without addresses, nothing of one machine, YAML that parses."""
+"""Rules for every file: pinned requirements without URLs, valid YAML, one newline at the end."""
 
 import re
 import subprocess
@@ -68,7 +68,7 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
 def test_workflows_pin_actions_and_have_no_rights(path: Path) -> None:
-    """An action by a tag is whatever its owner, or who stole the tag, makes of it."""
+    """A tag of an action can be moved, by its owner or by an attacker; a commit can't."""
     text = path.read_text()
     uses = re.findall(r"uses: *(\S+)(.*)", text)
     assert uses

@@ -30,14 +30,14 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 def decoded(response: TestResponse) -> Any:
-    """The document that an answer holds."""
+    """Return the JSON document of a response."""
     assert response.is_json, response.text
     return response.json
 
 
 @pytest.fixture(scope="session")
 def template(new_database: Callable[..., Database]) -> Database:
-    """A database at the newest revision, which others are copied from: nothing may stay connected to it."""
+    """A database at the newest revision, from which others are copied: no connection to it may stay open."""
     made = new_database()
     engine = command_engine(Settings.from_environment(made.environment))
     migrate.upgrade(engine, 10, print)
@@ -46,7 +46,7 @@ def template(new_database: Callable[..., Database]) -> Database:
 
 @pytest.fixture(scope="session")
 def database(template: Database, new_database: Callable[..., Database]) -> Database:
-    """The database of all tests that leave nothing behind."""
+    """The database shared by all tests that roll back."""
     return new_database(template.name)
 
 
@@ -58,7 +58,7 @@ def own_database(template: Database, new_database: Callable[..., Database]) -> D
 
 @pytest.fixture(scope="session")
 def make_app() -> Iterator[Callable[[dict[str, str]], Flask]]:
-    """Makes applications that begin no thread of their own, which would use a test's one connection too."""
+    """Creates applications without background threads, which would use the test's only connection too."""
     made: list[Flask] = []
 
     def make(environment: dict[str, str]) -> Flask:
@@ -78,7 +78,7 @@ def app(database: Database, make_app: Callable[[dict[str, str]], Flask]) -> Flas
 
 
 class Isolated:
-    """In place of an engine: every transaction, and every single statement, is a savepoint on one connection."""
+    """Replaces the engine: each transaction, and each single statement, is a savepoint on one connection."""
 
     def __init__(self, connection: Connection):
         self.connection = connection
@@ -93,7 +93,7 @@ class Isolated:
 
 
 class Pooled:
-    """What the pool would lend."""
+    """Return what the pool would return."""
 
     def __init__(self, connection: Connection):
         self.driver_connection: Any = connection.connection.driver_connection
@@ -147,7 +147,7 @@ class Server:
         return requests.get(self.url + path, timeout=timeout)
 
     def wait(self, path: str = "/readyz", status: int = 200, seconds: float = 15) -> None:
-        """Wait until a path answers so."""
+        """Wait until a path answers with this status."""
         end = time.monotonic() + seconds
         seen: object = None
         while time.monotonic() < end:
@@ -177,6 +177,6 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        server.process.terminate()  # all at once: they end side by side
+        server.process.terminate()  # all first, so that they stop in parallel
     for server in servers:
         server.process.wait(30)

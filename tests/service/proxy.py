@@ -1,4 +1,4 @@
-"""A TCP proxy that can turn into a black hole: connections stay open, new ones are accepted, nothing moves.
+"""A TCP proxy that can stop forwarding: connections stay open, new ones are accepted, no data passes.
 
 With a TLS context it also speaks TLS for a PostgreSQL that was built without.
 """
@@ -46,7 +46,7 @@ class Proxy:
             client.sendall(b"S")
             try:
                 client = self.tls.wrap_socket(client, server_side=True)
-            except OSError:  # the client did not like the certificate
+            except OSError:  # the client rejected the certificate
                 client.close()
                 return
         server = socket.create_connection(("127.0.0.1", self.target))

@@ -1,4 +1,4 @@
-"""Pictures of the pages for the documents, light and dark: `python -m tests.service.screenshots DIRECTORY`."""
+"""Take pictures of the pages for the documents, light and dark: `make screenshots`."""
 
 import shutil
 import sys

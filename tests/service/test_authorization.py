@@ -1,4 +1,4 @@
-"""Tokens: who may read and write what, from the request's own statement."""
+"""Tokens: who may read and write what."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,13 +19,13 @@ BODY = {"service": "shop", "environment": "staging", "version": "1"}
 
 @pytest.fixture
 def private(own_database: Database, make_app: Callable[[dict[str, str]], Flask]) -> Flask:
-    """An application of its own whose reads are private and which has no bootstrap token."""
+    """An application with private reads and without a bootstrap token."""
     return make_app({**own_database.environment, "API_READS": "private"})
 
 
 @pytest.fixture
 def make(own_database: Database) -> Iterator[Callable[..., dict[str, str]]]:
-    """Makes a token; gives the header that carries it."""
+    """Creates a token; returns the header that carries it."""
     engine = command_engine(Settings.from_environment(own_database.environment))
 
     def made(
@@ -75,10 +75,10 @@ def test_a_token_of_one_service_writes_no_other(private: Flask, make: Callable[.
     for service in ("other", "new"):
         body = {**BODY, "service": service}
         assert client.post("/api/v1/deployments", json=body, headers=limited).status_code == 403
-    done = {"status": "succeeded"}
-    assert client.patch(f"/api/v1/deployments/{shop}", json=done, headers=limited).status_code == 200
-    assert client.patch(f"/api/v1/deployments/{other}", json=done, headers=limited).status_code == 403
-    client.patch(f"/api/v1/deployments/{other}", json=done, headers=anything)
+    outcome = {"status": "succeeded"}
+    assert client.patch(f"/api/v1/deployments/{shop}", json=outcome, headers=limited).status_code == 200
+    assert client.patch(f"/api/v1/deployments/{other}", json=outcome, headers=limited).status_code == 403
+    client.patch(f"/api/v1/deployments/{other}", json=outcome, headers=anything)
     assert client.post(f"/api/v1/deployments/{shop}/failures", json={}, headers=limited).status_code == 201
     assert client.post(f"/api/v1/deployments/{other}/failures", json={}, headers=limited).status_code == 403
     assert decoded(client.get("/api/v1/services", headers=limited))["items"] == ["other", "shop"]

@@ -1,4 +1,4 @@
-"""The four figures, against a slow and obvious reckoning of the same rows."""
+"""The four metrics, compared with a slow and obvious calculation on the same rows."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -48,7 +48,7 @@ def attempts() -> st.SearchStrategy[list[Attempt]]:
         restored=st.none() | st.integers(0, 100).map(lambda n: n * MINUTE),
         id=st.builds(uuid7),
     )
-    # Two ends at one moment would leave "the next" open.
+    # Two attempts that end at the same time would make "the next" ambiguous.
     return st.lists(one, max_size=12, unique_by=lambda a: (a.service, a.finished))
 
 
@@ -60,7 +60,7 @@ def percentiles(seconds: list[float]) -> dict[str, Any]:
 
 
 def reckon(rows: list[Attempt], first: date, last: date, zone: ZoneInfo, service: str | None) -> dict[str, Any]:
-    """Row by row, as the definition reads."""
+    """Calculate row by row, literally as defined."""
     mine = [a for a in rows if service in (None, a.service)]
     ended = [a for a in mine if first <= a.finished.astimezone(zone).date() <= last]
     changes = [a for a in ended if not a.rollback]
@@ -178,7 +178,7 @@ def test_as_reckoned_by_hand(
         ("2026-03-29T21:59:59Z", "Europe/Berlin", "2026-03-29"),  # a day of 23 hours
         ("2026-03-29T22:00:00Z", "Europe/Berlin", "2026-03-30"),
         ("2026-03-28T23:30:00Z", "UTC", "2026-03-28"),
-        ("2025-11-02T05:30:00Z", "America/New_York", "2025-11-02"),  # half past one, twice
+        ("2025-11-02T05:30:00Z", "America/New_York", "2025-11-02"),  # 01:30 twice
         ("2025-11-02T06:30:00Z", "America/New_York", "2025-11-02"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A request in any pieces is whole with its last byte, and not before."""
+"""A request that arrives in any pieces is complete with its last byte, and not before."""
 
 import pytest
 

@@ -38,16 +38,16 @@ def test_cursor_round_trip(moment: datetime, identifier: UUID) -> None:
 
 
 @given(st.text(max_size=64) | st.binary(max_size=48).map(lambda b: base64.urlsafe_b64encode(b).decode()))
-def test_any_other_cursor_is_refused_or_harmless(given: str) -> None:
+def test_any_other_cursor_is_refused_or_harmless(text: str) -> None:
     with suppress(ProblemError):
-        cursor = Cursor.decode(given)
+        cursor = Cursor.decode(text)
         assert Cursor.decode(cursor.encode()) == cursor
 
 
 def test_pages_survive_inserts(client: FlaskClient) -> None:
-    """Rows added while a client turns pages neither repeat nor hide any."""
+    """Rows added while a client reads the pages neither repeat nor hide any."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    # Every moment twice, so that the id decides too.
+    # Every time twice, so that the order depends on the id too.
     expected = {post(client, started_at=(start + timedelta(hours=n // 2)).isoformat())["id"] for n in range(7)}
     seen: list[str] = []
     cursor = ""
@@ -157,10 +157,10 @@ def test_failure_report(client: FlaskClient) -> None:
     assert client.post(path, json={}).status_code == 409
     early = client.patch(made.headers["Location"], json={"restored_at": "2026-01-01T10:30:00Z"})
     assert (early.status_code, decoded(early)["errors"][0]["field"]) == (422, "body.restored_at")
-    done = {"restored_at": "2026-01-01T12:00:00Z"}
-    restored = client.patch(made.headers["Location"], json=done)
+    restoration = {"restored_at": "2026-01-01T12:00:00Z"}
+    restored = client.patch(made.headers["Location"], json=restoration)
     assert decoded(restored)["restored_at"] == "2026-01-01T12:00:00+00:00"
-    assert client.patch(made.headers["Location"], json=done).json == restored.json
+    assert client.patch(made.headers["Location"], json=restoration).json == restored.json
     other = client.patch(made.headers["Location"], json={"restored_at": "2026-01-01T13:00:00Z"})
     assert other.status_code == 409
     assert client.get(path).json == {"items": [restored.json]}

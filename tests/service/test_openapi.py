@@ -1,4 +1,4 @@
-"""The OpenAPI document: committed as the code makes it, and true of every answer."""
+"""The OpenAPI document: the committed one is the generated one, and every answer conforms to it."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def ledger(
 
 
 def test_committed_as_made(app: Any) -> None:
-    """`python -m flaskapp openapi > docs/openapi.json` after a change."""
+    """Run `make generate` after a change."""
     assert json.loads(DOCUMENT.read_text()) == json.loads(json.dumps(app.api_doc))
 
 
@@ -55,7 +55,7 @@ def test_every_operation_says_what_it_may_answer(app: Any) -> None:
 OPERATIONS = [
     (path, method) for path, methods in json.loads(DOCUMENT.read_text())["paths"].items() for method in methods
 ]
-# Checks that are not run, each with its reason.
+# Checks that are skipped, each with its reason.
 EXCLUDED = [
     # JSON Schema cannot say "not in the future", "not before started_at" or "every environment once".
     positive_data_acceptance,
@@ -64,7 +64,7 @@ EXCLUDED = [
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_no_answer_surprises(ledger: Flask, path: str, method: str) -> None:
-    """Whatever is sent, no 5xx, and every answer is one that the document describes."""
+    """No input leads to a 5xx, and the document describes every answer."""
     operation = schemathesis.openapi.from_wsgi("/api/openapi.json", ledger)[path][method]
 
     @settings(max_examples=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""gunicorn as it runs: logs, metrics, draining, faults, rotation, malformed requests, sudden death."""
+"""gunicorn as in production: logs, metrics, draining, faults, rotation, malformed requests, sudden death."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def test_one_json_line_a_request_and_none_for_probes(serve: Callable[..., Server
     server.wait()
     for path in ("/livez", "/readyz", "/version"):
         assert server.get(path).status_code == 200
-    given = {"X-Request-ID": "my-id.1", "User-Agent": 'a"b\\'}
-    answer = requests.get(server.url + "/api/v1/services?x=%22%0a", headers=given, timeout=5)
+    headers = {"X-Request-ID": "my-id.1", "User-Agent": 'a"b\\'}
+    answer = requests.get(server.url + "/api/v1/services?x=%22%0a", headers=headers, timeout=5)
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (422, "my-id.1")
     invented = requests.get(server.url + "/x", headers={"X-Request-ID": 'bad"id'}, timeout=5)
     assert len(invented.headers["X-Request-ID"]) == 32
     first, second = lines(server, logger="flaskapp.request")
-    # The list that docs/operations-service.md promises.
+    # The list that docs/service.md promises.
     assert list(first) == [
         "time",
         "level",
@@ -78,22 +78,22 @@ def test_metrics_by_route_on_their_own_port(serve: Callable[..., Server], own_da
     end = time.monotonic() + 5
     while 'flaskapp_database_connections{state="idle"} 4.0' not in requests.get(metrics, timeout=5).text:
         assert time.monotonic() < end
-    told = requests.get(metrics, timeout=5).text
-    assert 'http_requests_total{method="GET",route="/api/v1/deployments/<id>",status="200"} 1.0' in told
-    assert 'http_requests_total{method="GET",route="none",status="404"} 3.0' in told
-    assert 'method="other"' in told
-    assert made["id"] not in told
-    assert "livez" not in told
-    assert "flaskapp_database_up 1.0" in told
-    assert "flaskapp_schema_served 1.0" in told
+    body = requests.get(metrics, timeout=5).text
+    assert 'http_requests_total{method="GET",route="/api/v1/deployments/<id>",status="200"} 1.0' in body
+    assert 'http_requests_total{method="GET",route="none",status="404"} 3.0' in body
+    assert 'method="other"' in body
+    assert made["id"] not in body
+    assert "livez" not in body
+    assert "flaskapp_database_up 1.0" in body
+    assert "flaskapp_schema_served 1.0" in body
 
 
 def test_a_taken_metrics_port_costs_the_metrics_only(serve: Callable[..., Server], database: Database) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:  # noqa: S104 - where the metrics would listen
         server = serve({**database.environment, "METRICS_PORT": str(taken.getsockname()[1])})
         server.wait()
-        (told,) = lines(server, message="no metrics of this worker")
-    assert "in use" in told["reason"]
+        (warning,) = lines(server, message="no metrics of this worker")
+    assert "in use" in warning["reason"]
 
 
 def test_sigterm_finishes_what_is_in_flight(serve: Callable[..., Server], own_database: Database) -> None:
@@ -153,7 +153,7 @@ class Role:
         return {**self.database.environment, **own}
 
     def await_sessions(self, others: set[int]) -> set[int]:
-        """Those of a pool that is whole and of which none is one of the others."""
+        """Wait for a full pool that has none of these connections, and return its own."""
         end = time.monotonic() + 8
         while len(now := self.sessions()) < 4 or now & others:
             assert time.monotonic() < end, f"{len(now)} sessions, {len(now & others)} of before"
@@ -180,12 +180,12 @@ def role(own_database: Database, tmp_path: Path) -> Iterator[Role]:
 
 @contextmanager
 def load(server: Server) -> Iterator[list[tuple[float, int]]]:
-    """Four clients that ask without a pause; when each answer came and its status."""
+    """Run four clients without a pause; yield the time and the status of each answer."""
     answers: list[tuple[float, int]] = []
-    done = threading.Event()
+    stopping = threading.Event()
 
     def ask() -> None:
-        while not done.is_set():
+        while not stopping.is_set():
             status = server.get("/api/v1/services").status_code
             answers.append((time.monotonic(), status))
 
@@ -194,13 +194,13 @@ def load(server: Server) -> Iterator[list[tuple[float, int]]]:
         try:
             yield answers
         finally:
-            done.set()
+            stopping.set()
     for future in futures:
         future.result()
 
 
 def test_a_rotated_password_fails_no_request(serve: Callable[..., Server], role: Role) -> None:
-    """The server knows the new password first: what is open lives on until new connections can be had."""
+    """The server has the new password first: open connections stay in use until new ones are possible."""
     server = serve({**role.environment, "DB_CONNECTION_LIFETIME": "1"})
     server.wait()
     with load(server) as answers:
@@ -221,7 +221,7 @@ def test_a_rotated_password_fails_no_request(serve: Callable[..., Server], role:
 
 
 def test_a_restart_before_a_rotation_leaves_no_gap_in_the_pool(serve: Callable[..., Server], role: Role) -> None:
-    """All sessions end while nobody asks; a burst that comes when no new connection can be had is served."""
+    """All sessions end while the service is idle; a later burst is served though no new connection is possible."""
     server = serve({**role.environment, "DB_CONNECTION_LIFETIME": "2"})
     server.wait()
     before = role.await_sessions(set())
@@ -234,7 +234,7 @@ def test_a_restart_before_a_rotation_leaves_no_gap_in_the_pool(serve: Callable[.
 
 
 def test_sessions_killed_amid_a_rotation_cost_a_moment(serve: Callable[..., Server], role: Role) -> None:
-    """Refusals are told with Retry-After, and end within a second of the kill."""
+    """Refusals have Retry-After, and end within a second of the kill."""
     server = serve(role.environment)
     server.wait()
     kills = []
@@ -267,7 +267,7 @@ def test_files_that_go_wrong_cost_no_request(
         files[name].unlink()
         if junk is not None:
             files[name].write_bytes(junk)
-    if junk == b"x":  # as a password it is wrong, but not malformed
+    if junk == b"x":  # a wrong password, but not a malformed one
         files["DB_PASSWORD"].write_text(values["DB_PASSWORD"])
     for _ in range(2):
         own_database.execute(
@@ -282,8 +282,8 @@ def test_files_that_go_wrong_cost_no_request(
     )
     assert wrong.status_code == 401
     assert server.get("/livez").status_code == 200
-    told = lines(server, message="the last good value of a setting stays in use")
-    assert len(told) == (2 if junk == b"x" else 3)
+    complaints = lines(server, message="the last good value of a setting stays in use")
+    assert len(complaints) == (2 if junk == b"x" else 3)
     assert lines(server, message="database does not answer") == []
 
 
@@ -314,7 +314,7 @@ def test_a_log_that_cannot_be_written_costs_nothing(own_database: Database, tmp_
 
 
 def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_database: Database) -> None:
-    """The threads still send, which the third client notices; their connections are back in the pool."""
+    """The threads are still sending, so a third client waits; their connections are back in the pool."""
     own_database.execute("INSERT INTO services (name) SELECT 's' || n FROM generate_series(1, 1500) n")
     own_database.execute("INSERT INTO environments (name, position) VALUES ('prod', 1)")
     own_database.execute(
@@ -327,7 +327,7 @@ def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_dat
     server.wait()
     readers = [socket.socket() for _ in range(2)]
     for reader in readers:
-        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # and so little is on its way
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that little is in flight
         reader.connect(("127.0.0.1", server.port))
         reader.sendall(b"GET /api/v1/overview HTTP/1.1\r\nHost: x\r\n\r\n")
     for reader in readers:
@@ -335,8 +335,8 @@ def test_a_slow_reader_holds_no_connection(serve: Callable[..., Server], own_dat
     with pytest.raises(requests.ReadTimeout):
         server.get("/api/v1/services", timeout=0.5)
     for _ in range(3):
-        told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-        assert 'flaskapp_database_connections{state="busy"} 0.0' in told
+        body = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        assert 'flaskapp_database_connections{state="busy"} 0.0' in body
         time.sleep(0.1)
         assert all(reader.recv(1000) for reader in readers)
     states = own_database.execute(
@@ -393,12 +393,12 @@ def test_malformed_http_is_4xx(shared: tuple[Server, Database], name: str) -> No
     server, _ = shared
     answer = exchange(server, MALFORMED[name])
     assert answer.split(b" ")[1].startswith(b"4"), answer
-    assert answer.count(b"HTTP/1.1 ") == 1  # nothing of it was taken for a second request
+    assert answer.count(b"HTTP/1.1 ") == 1  # no part of it was parsed as a second request
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nContent-Type: application/problem+json" in head
-    told = json.loads(body)
-    assert told["status"] == int(answer.split(b" ")[1])
-    assert lines(server, message="malformed request", request_id=told["request_id"])
+    problem = json.loads(body)
+    assert problem["status"] == int(answer.split(b" ")[1])
+    assert lines(server, message="malformed request", request_id=problem["request_id"])
     assert server.get("/livez").status_code == 200
 
 
@@ -416,7 +416,7 @@ def test_truncated_chunks_write_nothing(shared: tuple[Server, Database], body: b
 
 
 def test_slow_clients_hold_neither_thread_nor_connection_for_long(shared: tuple[Server, Database]) -> None:
-    """More clients that send nothing than threads: others are answered meanwhile."""
+    """More silent clients than threads: others are still answered."""
     server, _ = shared
     waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(8)]
     try:
@@ -465,7 +465,7 @@ def drip(port: int, head: bytes, part: bytes, ended: list[float], stop: threadin
     [(where, 8) for where in DRIPS] + [(w, n) for w in ("headers", "body", "chunk") for n in (4, 20)],
 )
 def test_dripping_clients_keep_nobody_waiting(shared: tuple[Server, Database], where: str, number: int) -> None:
-    """As many as there are threads, and more; half a second after they began everything is answered quickly."""
+    """With as many slow clients as threads, and more, other requests are answered quickly after half a second."""
     server, _ = shared
     stop = threading.Event()
     with ThreadPoolExecutor(number) as pool:
@@ -494,7 +494,7 @@ def test_dripping_clients_are_cut(shared: tuple[Server, Database]) -> None:
 
 
 def test_a_request_in_pieces_is_answered(shared: tuple[Server, Database]) -> None:
-    """With pauses between all its parts; and another one right behind it, on the same connection."""
+    """A request arrives with pauses between its parts, and another one right behind it on the same connection."""
     server, _ = shared
     body = json.dumps(BODY).encode()
     head = POST + b"Authorization: Bearer " + ADMIN.encode() + b"\r\n"
@@ -548,14 +548,14 @@ def test_what_is_too_large_is_refused_at_once(shared: tuple[Server, Database], r
 
 @pytest.mark.parametrize("number", [10, 700])
 def test_silent_connections_keep_nobody_waiting(shared: tuple[Server, Database], number: int) -> None:
-    """More than there are threads, and more than a worker takes: pools and browsers connect before they ask."""
+    """More than there are threads, and more than a worker accepts: pools and browsers connect in advance."""
     server, _ = shared
     address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
     silent = [socket.create_connection(address) for _ in range(number)]
     try:
         for _ in range(20):
             assert requests.get(f"{server.url}/livez", timeout=1, headers={"Connection": "close"}).status_code == 200
-        silent[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # the youngest still has its place
+        silent[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")  # the newest is still open
         silent[-1].settimeout(2)
         assert silent[-1].recv(100).startswith(b"HTTP/1.1 200")
     finally:
@@ -565,7 +565,7 @@ def test_silent_connections_keep_nobody_waiting(shared: tuple[Server, Database],
 
 @pytest.mark.parametrize("number", [62, 100])
 def test_kept_connections_keep_nobody_waiting(shared: tuple[Server, Database], number: int) -> None:
-    """As many as a worker works on, and more: a load balancer keeps as many as it once needed."""
+    """As many as a worker handles, and more: a load balancer keeps as many as it once needed."""
     server, _ = shared
     with ExitStack() as stack:
         for _ in range(number):
@@ -573,7 +573,7 @@ def test_kept_connections_keep_nobody_waiting(shared: tuple[Server, Database], n
             assert session.get(f"{server.url}/api/v1/services", timeout=1).status_code == 200
         first, second = (stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(2))
         time.sleep(0.2)
-        for one in (first, second):  # neither has taken the other's place
+        for one in (first, second):  # neither has displaced the other
             one.settimeout(2)
             one.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
             assert one.recv(100).startswith(b"HTTP/1.1 200")

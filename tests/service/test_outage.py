@@ -1,4 +1,4 @@
-"""A database that is away, refuses, or has turned into a black hole: bounded answers, and recovery by itself."""
+"""A database that is down, refuses, or never answers: bounded waits, and recovery without a restart."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.postgres import Database
 from tests.service.conftest import ADMIN, Server
 from tests.service.proxy import Proxy
 
-LIMIT = 3.0  # seconds in which every request is answered, come what may
+LIMIT = 3.0  # seconds in which every request is answered
 PATHS = ["/api/v1/deployments"] * 10 + ["/livez"] * 2
 
 
@@ -48,7 +48,7 @@ def assert_refused(answers: list[tuple[str, requests.Response]]) -> None:
 
 
 def test_black_hole_under_load(serve: Callable[..., Server], own_database: Database, proxy: Proxy) -> None:
-    """Every thread is stuck in a statement when the network goes; all are freed in time, and serve again after."""
+    """Every thread is in a statement when the network fails; all are freed in time, and serve again afterwards."""
     server = serve({**own_database.environment, "DB_PORT": str(proxy.port)})
     server.wait()
     assert [a.status_code for _, a in all_at_once(server, PATHS)] == [200] * len(PATHS)
@@ -77,7 +77,7 @@ def test_starts_without_a_database(serve: Callable[..., Server], database: Datab
 
 
 def test_connections_closed_while_idle_fail_no_request(serve: Callable[..., Server], own_database: Database) -> None:
-    """A failover or a restart ends idle connections; that is seen before one is used."""
+    """A failover or a restart closes idle connections; that is noticed before one is used."""
     server = serve(own_database.environment)
     server.wait()
     all_at_once(server, PATHS)
@@ -101,7 +101,7 @@ def test_pool_is_one_connection_a_thread(serve: Callable[..., Server], own_datab
 
 
 def test_slow_lock_is_a_quick_503(serve: Callable[..., Server], own_database: Database) -> None:
-    """Another session's lock: the statement gives up by itself, and the database counts as up."""
+    """Another session holds a lock: the statement times out, and the database still counts as up."""
     server = serve(own_database.environment)
     server.wait()
     with ThreadPoolExecutor(1) as pool:
@@ -126,7 +126,7 @@ def post(server: Server, **headers: str) -> requests.Response:
 
 @pytest.fixture
 def writable(serve: Callable[..., Server], own_database: Database) -> Server:
-    """One connection, whose statement is prepared: where it is frozen, the next one has been sent whole."""
+    """Serve on one connection with its statement prepared: a frozen server then receives the whole next one."""
     server = serve({**own_database.environment, "API_ADMIN_TOKEN": ADMIN, "WEB_THREADS": "1"})
     server.wait()
     assert post(server).status_code == 201

@@ -1,4 +1,4 @@
-"""The pages in a real browser: what they show, that they load nothing from elsewhere, and that all can use them."""
+"""The pages in a real browser: content, no requests to other hosts, accessibility."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def server(
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page that must not complain, nor ask anything of another host."""
+    """A page that must log no error and send no request to another host."""
     complaints: list[str] = []
     context = browser.new_context()
     page = context.new_page()

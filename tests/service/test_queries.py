@@ -1,4 +1,4 @@
-"""What is asked often is planned once in a session, and answers as if it were not."""
+"""Frequent statements are planned once in a session, and return the same as without that."""
 
 from uuid import uuid4
 
@@ -28,7 +28,7 @@ def test_a_session_prepares_a_query_once(client: FlaskClient, connection: Connec
 
 
 def test_a_prepared_insert_takes_every_value(client: FlaskClient) -> None:
-    """NULL and given, in turn, with one plan for both."""
+    """Use NULL and a value in turn, with one plan for both."""
     whole = BODY | {
         "commit": "abcdef1",
         "committed_at": "2026-01-01T00:00:00+00:00",
@@ -49,9 +49,9 @@ def test_a_prepared_insert_takes_every_value(client: FlaskClient) -> None:
         assert decoded(undone)["rollback_of"] == decoded(made)["id"]
 
 
-@pytest.mark.parametrize("often", [True, False])
-def test_values_are_bound_in_both_ways(connection: Connection, often: bool) -> None:
-    query = Query("SELECT CAST(:a AS text) || '%' || CAST(:b AS text) || CAST(:a AS text)", often)
+@pytest.mark.parametrize("prepared", [True, False])
+def test_values_are_bound_in_both_ways(connection: Connection, prepared: bool) -> None:
+    query = Query("SELECT CAST(:a AS text) || '%' || CAST(:b AS text) || CAST(:a AS text)", prepared)
     cursor = connection.connection.cursor()
     for a, b in (("'", "%s"), ("$1", "\\"), ("é", ":a")):
         assert query.scalar(cursor, {"a": a, "b": b}) == f"{a}%{b}{a}"

@@ -1,4 +1,4 @@
-"""RDS IAM: a token signed anew for each connection, in place of a password. Signing needs no network."""
+"""RDS IAM: a new token for each connection in place of a password. Signing needs no network."""
 
 import subprocess
 import sys
@@ -35,13 +35,13 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_connection_gets_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[dict[str, Any]] = []
+    connections: list[dict[str, Any]] = []
 
     class NotConnectedError(Exception):
         pass
 
     def connect(**parameters: Any) -> None:
-        given.append(parameters)
+        connections.append(parameters)
         raise NotConnectedError
 
     monkeypatch.setattr(psycopg2, "connect", connect)
@@ -50,7 +50,7 @@ def test_each_connection_gets_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(NotConnectedError):
             engine.connect()
         time.sleep(1.1)  # a signature's time is in whole seconds
-    first, second = given
+    first, second = connections
     assert (first["host"], first["user"], first["sslmode"]) == (ENVIRONMENT["DB_HOST"], "app", "verify-full")
     assert first["password"] != second["password"]
     token = urlsplit("//" + first["password"])
@@ -122,8 +122,8 @@ def test_without_the_extra_the_process_ends_with_one_line() -> None:
         capture_output=True,
         text=True,
     )
-    told = "flaskapp: DB_AUTH: rds-iam needs botocore, which is not installed: add flaskapp[rds]\n"
-    assert (ended.returncode, ended.stderr) == (1, told)
+    message = "flaskapp: DB_AUTH: rds-iam needs botocore, which is not installed: add flaskapp[rds]\n"
+    assert (ended.returncode, ended.stderr) == (1, message)
 
 
 def test_the_image_stays_without_it() -> None:

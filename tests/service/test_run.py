@@ -1,4 +1,4 @@
-"""`make run`: what it prints works as printed, its data stays, and nothing of it is left running."""
+"""`make run`: the commands that it prints work, its data stays, and no process is left."""
 
 import os
 import signal
@@ -34,16 +34,16 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The printed commands; ends with the block that holds them."""
+    """Yield the printed commands, up to the end of their block."""
     assert process.stdout
-    found = False
+    printed = False
     for line in process.stdout:
         if line.startswith("  curl "):
-            found = True
+            printed = True
             while line.endswith("\\\n"):
                 line += next(process.stdout)
             yield line.strip()
-        elif found:
+        elif printed:
             return
     raise AssertionError("no curl lines were printed")
 
@@ -73,4 +73,12 @@ def test_busy_port_is_one_line(environment: dict[str, str]) -> None:
         process = run(environment)
         output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert output == f"run: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+    assert output == f"error: port {environment['PORT']} is in use; free it, or choose another: PORT=8001 make run\n"
+
+
+def test_help_starts_nothing(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "flaskapp_deploy", "run", "--help"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Usage: flaskapp-deploy run")
+    assert not Path(environment["XDG_DATA_HOME"]).exists()

@@ -74,7 +74,7 @@ def test_upgrade_twice_and_check(new_database: Callable[..., Database]) -> None:
 
 
 def test_many_upgrade_at_once(new_database: Callable[..., Database]) -> None:
-    """They meet at the first table, which somebody else is about to make and does not."""
+    """They meet at the first table, which another session has begun to create and rolls back."""
     database = new_database()
     hold = "BEGIN; CREATE TABLE alembic_version (held int); SELECT pg_sleep(4); ROLLBACK"
     with ThreadPoolExecutor(1) as pool:
@@ -99,7 +99,7 @@ LAYOUT = """
 
 
 class Killer:
-    """Ends the session of one statement, by its number, before or after it ran."""
+    """Ends the session before or after a statement, given by its number."""
 
     def __init__(self, database: Database, engine: Engine, moment: str, number: int):
         self.database, self.number, self.count, self.killed = database, number, 0, False
@@ -116,7 +116,7 @@ class Killer:
 def test_an_upgrade_killed_at_any_statement_can_be_repeated(
     new_database: Callable[..., Database], own_database: Database, moment: str
 ) -> None:
-    """Before each statement and after it, of all revisions: what it leaves, a second attempt completes."""
+    """Interrupt before and after each statement of all revisions: a second attempt completes the migration."""
     clean = own_database.execute(LAYOUT)
     for number in count(1):
         database = new_database()
@@ -136,7 +136,7 @@ def test_an_upgrade_killed_at_any_statement_can_be_repeated(
 def test_what_an_interrupted_older_release_left_is_completed(
     own_database: Database, new_database: Callable[..., Database], index: str
 ) -> None:
-    """An index that is not valid, beside tables that are there already without the revision that makes them."""
+    """An invalid index, and tables that exist without the revision that creates them."""
     clean = own_database.execute(LAYOUT)
     own_database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass")
     set_revision(own_database, {"deployments_finished": "0001", "deployments_started": "0002"}[index])
@@ -163,7 +163,7 @@ def reader(database: Database) -> Iterator[None]:
 
 
 def at_revision(database: Database, revision: str) -> None:
-    """Take an index of the newest revisions away again."""
+    """Remove an index of the newest revisions."""
     index = {"0001": "deployments_finished", "0002": "deployments_started"}[revision]
     database.execute(f"DROP INDEX {index}")
     set_revision(database, revision)
@@ -171,7 +171,7 @@ def at_revision(database: Database, revision: str) -> None:
 
 @pytest.mark.parametrize("revision", ["0001", "0002"])
 def test_an_upgrade_waits_for_a_long_reader(own_database: Database, revision: str) -> None:
-    """Longer than the command waits for locks."""
+    """The transaction lasts longer than the command waits for locks."""
     clean = own_database.execute(LAYOUT)
     at_revision(own_database, revision)
     with reader(own_database):
@@ -210,7 +210,7 @@ def test_an_upgrade_interrupted_while_it_waits_for_a_reader_can_be_repeated(own_
 
 
 def test_a_newer_revision_is_well(own_database: Database, serve: Callable[..., Server]) -> None:
-    """The previous release meets the new schema: commands leave it alone and pods become ready."""
+    """The previous release finds the new schema: its commands change nothing and its pods become ready."""
     set_revision(own_database, "9999")
     for command in ("upgrade", "check", "wait"):
         code, output = run(own_database, "db", command)
@@ -254,7 +254,7 @@ def test_serves(revision: str | None, served: bool) -> None:
 
 
 def test_constraints_are_named_as_the_models_name_them(database: Database) -> None:
-    """Answers name rules by their constraint, so a name is part of the contract."""
+    """Answers name rules by their constraint, so the names are part of the contract."""
     declared = {str(c.name) for table in Model.metadata.tables.values() for c in table.constraints}
     made = database.execute(
         "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace"
@@ -278,7 +278,7 @@ def previous_source(directory: Path) -> Path:
 def test_the_previous_code_works_on_the_new_schema(
     own_database: Database, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
-    """Expand, then contract: during a roll-out both releases serve, and a rollback comes up."""
+    """Expand, then contract: both releases serve during a rollout, and a rollback starts."""
     source = previous_source(tmp_path)
     versions = sorted(path.name[:4] for path in (source / "flaskapp/migrations/versions").glob("0*.py"))
     assert tuple(versions) == schema.KNOWN[:-1]

@@ -95,7 +95,7 @@ def spoil(path: Path, kind: str, junk: bytes | None) -> None:
 def test_a_file_that_went_wrong_leaves_the_last_good_value(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, kind: str, junk: bytes | None
 ) -> None:
-    """What the start would refuse is refused later too: it is logged once, and without the value."""
+    """What is refused at the start is refused later too, and logged once without the value."""
     for variable, value in VALUES.items():
         (tmp_path / variable).write_text(value + "\n")
     environment = {f"{variable}_FILE": str(tmp_path / variable) for variable in VALUES}

@@ -1,4 +1,4 @@
-"""The two background threads: nothing that they meet ends them, and /livez tells when one has ended all the same."""
+"""The two background threads: no exception ends them, and /livez fails if one has ended anyway."""
 
 import ctypes
 import time
@@ -14,7 +14,7 @@ from flaskapp.database import Watch
 from flaskapp.settings import Settings
 from tests.postgres import Database
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # they are ended so
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # how a test ends them
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 15) -> None:
 
 
 def end_thread(watch: Watch, name: str) -> None:
-    """Raise what no thread survives in one of them."""
+    """Raise SystemExit in one of them, which ends it."""
     for thread in watch.threads:
         if thread.name == name and thread.ident:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
@@ -70,7 +70,7 @@ def test_the_prober_survives_what_opening_a_connection_raises(app: Flask, error:
 
 
 def test_the_watchdog_survives_what_a_look_raises(app: Flask) -> None:
-    """A socket that cannot even be asked; the next one that is held too long is cut nevertheless."""
+    """One socket is broken; the next connection that is held too long is still cut."""
     watch: Watch = app.extensions["watch"]
     watch._busy[1] = (0.0, None)  # type: ignore[assignment]
     watch._busy[2] = (0.0, None)  # type: ignore[assignment]

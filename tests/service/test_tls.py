@@ -1,4 +1,4 @@
-"""TLS to the database: `verify-full` takes the right certificate for the right name, and nothing else."""
+"""TLS to the database: `verify-full` accepts the right certificate for the right name, and nothing else."""
 
 import ssl
 from collections.abc import Callable, Iterator

@@ -47,7 +47,7 @@ def line(**fields: object) -> str:
 
 
 def test_there_and_back(run: Command, own_database: Database) -> None:
-    """An export imported elsewhere exports the same, awkward text included."""
+    """Importing an export elsewhere and exporting it again gives the same, special characters included."""
     rows = [
         line(id="0193b5a0-0000-7000-8000-000000000001", status="succeeded", started_at="2026-01-01T00:00:00Z"),
         line(
@@ -147,18 +147,18 @@ def rollbacks(*days: tuple[str, int, int | None]) -> list[bytes]:
 @pytest.mark.parametrize(
     ("days", "kept"),
     [
-        # A rollback that is current and old itself.
+        # A rollback that is current, and itself old.
         ([("1", 900, None), ("2", 850, None), ("1b", 800, 1)], {"2", "1b"}),
         # A chain: the current one names an old one, which names an older one.
         (
             [("1", 950, None), ("2", 900, 0), ("3", 850, 1), ("4", 800, 2), ("5", 790, None), ("6", 780, 3)],
             {"1", "2", "3", "4", "6"},
         ),
-        # A chain that begins with a young one.
+        # A chain that begins with a recent one.
         ([("1", 950, None), ("2", 900, 0), ("3", 10, 1), ("4", 5, None)], {"1", "2", "3", "4"}),
-        # A chain that nothing kept refers to goes whole.
+        # A chain that nothing kept refers to is deleted entirely.
         ([("1", 950, None), ("2", 900, 0), ("3", 850, 1), ("4", 5, None)], {"4"}),
-        # Two that name each other, as an import may have it.
+        # Two that name each other, which an import allows.
         ([("1", 950, 1), ("2", 900, 0), ("3", 850, None), ("4", 800, 1)], {"1", "2", "4"}),
     ],
 )
@@ -172,7 +172,7 @@ def test_prune_keeps_what_kept_rollbacks_name(
 
 
 def test_prune_meets_a_rollback_that_is_being_recorded(engine: Engine, own_database: Database) -> None:
-    """It names an old deployment, and is committed while that is being deleted."""
+    """The rollback names an old deployment, and is committed while that is being deleted."""
     transfer.load(engine, rollbacks(("1", 900, None), ("2", 850, None), ("3", 800, None)), print)
     record = """
         BEGIN; INSERT INTO deployments (id, service_id, environment_id, version, rollback_of)

@@ -1,16 +1,23 @@
-"""The thread worker at its edges, under an application that can break amid an answer."""
+"""The thread worker: edge cases, under an application that can fail in the middle of an answer; what it overrides."""
 
+import inspect
 import os
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.version import Version
 
+from flaskapp.worker import Worker
 from flaskapp_deploy.shell import free_port
 from tests.service.conftest import SOURCE
 
@@ -22,12 +29,12 @@ def app(environ, start_response):
         raise RuntimeError
     yield b"k"
 """
-KEEP = 60  # seconds, longer than any test may last
+KEEP = 60  # seconds, longer than any test lasts
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """gunicorn with one worker, and its port."""
+    """Run gunicorn with one worker; yield it and its port."""
     (tmp_path / "edges.py").write_text(APPLICATION)
     port = free_port()
     options = f"-k flaskapp.worker.Worker --threads 4 --worker-connections 64 --keep-alive {KEEP} --no-control-socket"
@@ -82,4 +89,35 @@ def test_the_end_waits_for_nobody_who_says_nothing(worker: tuple[subprocess.Pope
         stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         assert answered(stack.enter_context(ask(port, "/", b"Connection: close\r\n")))
         process.terminate()
-        process.wait(15)  # far less than both the time to keep connections and the grace
+        process.wait(15)  # far less than both KEEP and the grace period
+
+
+# What the worker takes from gunicorn's own. A name that gunicorn drops would be overridden in vain; a helper that
+# gunicorn gets would be overridden by accident.
+OVERRIDDEN = {
+    "__init__",
+    "enqueue_req",
+    "murder_pending",
+    "finish_request",
+    "handle_error",
+    "_keepalive_after",
+    "_cap_keepalive",
+}
+
+
+def test_it_overrides_what_gunicorn_has_and_nothing_else() -> None:
+    own = {name: method for name, method in vars(Worker).items() if inspect.isfunction(method)}
+    assert {name for name in own if hasattr(ThreadWorker, name)} == OVERRIDDEN
+    for name in OVERRIDDEN - {"__init__"}:
+        upstream = inspect.signature(getattr(ThreadWorker, name))
+        assert len(inspect.signature(own[name]).parameters) == len(upstream.parameters), name
+
+
+def test_gunicorn_has_an_upper_bound() -> None:
+    """A new minor version may change what is overridden: it comes with a look at the worker, not by itself."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    [bound] = [one.specifier for one in map(Requirement, project["dependencies"]) if one.name == "gunicorn"]
+    installed = Version(version("gunicorn"))
+    assert installed in bound
+    assert f"{installed.major}.{installed.minor + 1}" not in bound
+    assert f"{installed.major + 1}.0" not in bound

@@ -11,10 +11,12 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def is_v2() -> bool:
+    """Return whether this machine has version 2."""
     return (ROOT / "cgroup.controllers").exists()
 
 
 def ensure(name: str) -> None:
+    """Make a group in every controller, unless it exists."""
     for parent in _hierarchies():
         group = parent / name
         group.mkdir(exist_ok=True)
@@ -29,7 +31,7 @@ def ensure(name: str) -> None:
 
 
 def remove(name: str, seconds: float = 10) -> None:
-    """Remove a group and those below it. Their processes have been ended; the kernel may need a moment to agree."""
+    """Remove a group and those below it. Their processes have ended; the kernel may need a moment to agree."""
     deadline = time.monotonic() + seconds
     while groups := [parent / name for parent in _hierarchies() if (parent / name).exists()]:
         for group in groups:
@@ -45,7 +47,7 @@ def remove(name: str, seconds: float = 10) -> None:
 
 
 def _hierarchies() -> list[Path]:
-    """Directories below which a group is made: the root, or under version 1 the root of each controller."""
+    """Return where groups are made: the root, or under version 1 the root of each controller."""
     if is_v2():
         return [ROOT]
     return sorted({path.resolve() for path in ROOT.iterdir() if (path / "cgroup.procs").exists()})

@@ -1,10 +1,10 @@
-"""Network namespaces and links of an instance. The host gets one link and three routes, nothing else."""
+"""Network namespaces and links of a cluster. The host gets one link and three routes, nothing else."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy import shell
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.shell import DeployError
 
 BRIDGE = "bridge"
@@ -21,13 +21,10 @@ SYSCTLS = (
 )
 
 
-def ip(*arguments: object, namespace: str | None = None, check: bool = True) -> bool:
-    """Run `ip`, in a namespace where one is named; return whether it succeeded."""
+def ip(*arguments: object, namespace: str = "", check: bool = True) -> bool:
+    """Run `ip`, in a network namespace where one is named; return whether it succeeded."""
     inside = ["-n", namespace] if namespace else []
-    result = subprocess.run(["ip", *inside, *map(str, arguments)], capture_output=True, text=True)
-    if check and result.returncode:
-        raise subprocess.CalledProcessError(result.returncode, result.args, result.stdout, result.stderr)
-    return result.returncode == 0
+    return shell.run("ip", *inside, *map(str, arguments), check=check).returncode == 0
 
 
 def require_bridge_filter() -> None:
@@ -40,8 +37,8 @@ def require_bridge_filter() -> None:
         return
     reason = "modprobe is not installed (apt-get install kmod)"
     if shutil.which("modprobe"):
-        result = subprocess.run(["modprobe", "br_netfilter"], capture_output=True, text=True)
-        reason = result.stderr.strip() or "it was loaded, and this kernel still shows no /proc/sys/net/bridge"
+        stderr = shell.run("modprobe", "br_netfilter", check=False).stderr.strip()
+        reason = stderr or "it was loaded, and this kernel still shows no /proc/sys/net/bridge"
     if not BRIDGE_FILTER.exists():
         raise DeployError(
             f"pods could not reach Services: the kernel module br_netfilter is missing ({reason})\n"
@@ -50,24 +47,24 @@ def require_bridge_filter() -> None:
         )
 
 
-def ensure(instance: Instance) -> None:
+def ensure(cluster: LocalCluster) -> None:
     """Make the fabric (a bridge in a namespace of its own), and join the host and the control plane to it."""
-    fabric = instance.namespace("fabric")
+    fabric = cluster.namespace("fabric")
     _ensure_namespace(fabric)
     if not ip("link", "show", BRIDGE, namespace=fabric, check=False):
         ip("link", "add", BRIDGE, "type", "bridge", namespace=fabric)
     ip("link", "set", BRIDGE, "up", namespace=fabric)
-    if not ip("link", "show", instance.host_link, check=False):
-        ip("link", "add", instance.host_link, "type", "veth", "peer", "name", "to-host", "netns", fabric)
-    ip("address", "replace", f"{instance.host_address}/{instance.fabric.prefixlen}", "dev", instance.host_link)
-    ip("link", "set", instance.host_link, "up")
+    if not ip("link", "show", cluster.host_link, check=False):
+        ip("link", "add", cluster.host_link, "type", "veth", "peer", "name", "to-host", "netns", fabric)
+    ip("address", "replace", f"{cluster.host_address}/{cluster.fabric.prefixlen}", "dev", cluster.host_link)
+    ip("link", "set", cluster.host_link, "up")
     ip("link", "set", "to-host", "master", BRIDGE, "up", namespace=fabric)
-    join(instance, "control", f"{instance.control_address}/{instance.fabric.prefixlen}")
+    join(cluster, "control", f"{cluster.control_address}/{cluster.fabric.prefixlen}")
 
 
-def join(instance: Instance, part: str, address: str) -> None:
+def join(cluster: LocalCluster, part: str, address: str) -> None:
     """Give a namespace, made where there is none, an `eth0` on the fabric."""
-    namespace, fabric = instance.namespace(part), instance.namespace("fabric")
+    namespace, fabric = cluster.namespace(part), cluster.namespace("fabric")
     _ensure_namespace(namespace)
     if not ip("link", "show", "eth0", namespace=namespace, check=False):
         ip("link", "add", f"to-{part}", "type", "veth", "peer", "name", "eth0", "netns", namespace, namespace=fabric)
@@ -76,40 +73,40 @@ def join(instance: Instance, part: str, address: str) -> None:
     ip("link", "set", "eth0", "up", namespace=namespace)
 
 
-def join_node(instance: Instance, node: str) -> None:
-    join(instance, node, f"{instance.node_address(node)}/{instance.fabric.prefixlen}")
-    namespace = instance.namespace(node)
-    result = subprocess.run(
-        ["ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS], capture_output=True, text=True
-    )
+def join_node(cluster: LocalCluster, node: str) -> None:
+    """Join a node to the fabric, and set what Kubernetes expects of its network."""
+    join(cluster, node, f"{cluster.node_address(node)}/{cluster.fabric.prefixlen}")
+    namespace = cluster.namespace(node)
+    result = shell.run("ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS, check=False)
     if result.returncode:
-        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {result.stderr.strip()}")
+        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {shell.reason(result)}")
     # A Service's address must have a route before kube-proxy can rewrite it.
-    ip("route", "replace", instance.services, "dev", "eth0", namespace=namespace)
+    ip("route", "replace", cluster.services, "dev", "eth0", namespace=namespace)
 
 
-def route(instance: Instance, running: list[str]) -> None:
+def route(cluster: LocalCluster, running: list[str]) -> None:
     """Point everyone to each running node's pods, and the host and control plane to Services through the first node."""
     for part in ("host", "control", *running):
-        namespace = None if part == "host" else instance.namespace(part)
+        namespace = "" if part == "host" else cluster.namespace(part)
         for node in running:
             if node != part:
-                via = ("via", instance.node_address(node))
-                ip("route", "replace", instance.node_pods(node), *via, namespace=namespace)
+                via = ("via", cluster.node_address(node))
+                ip("route", "replace", cluster.node_pods(node), *via, namespace=namespace)
         if running and part in ("host", "control"):
-            ip("route", "replace", instance.services, "via", instance.node_address(running[0]), namespace=namespace)
+            ip("route", "replace", cluster.services, "via", cluster.node_address(running[0]), namespace=namespace)
 
 
-def leave(instance: Instance, part: str) -> None:
+def leave(cluster: LocalCluster, part: str) -> None:
     """Remove a namespace, and its link at the fabric's end: the other end lives as long as any process in there."""
-    ip("link", "delete", f"to-{part}", namespace=instance.namespace("fabric"), check=False)
-    ip("netns", "delete", instance.namespace(part), check=False)
+    ip("link", "delete", f"to-{part}", namespace=cluster.namespace("fabric"), check=False)
+    ip("netns", "delete", cluster.namespace(part), check=False)
 
 
-def remove(instance: Instance) -> None:
-    for part in ("control", *instance.nodes, "fabric"):
-        leave(instance, part)
-    ip("link", "delete", instance.host_link, check=False)
+def remove(cluster: LocalCluster) -> None:
+    """Remove every namespace and link of the cluster."""
+    for part in ("control", *cluster.nodes, "fabric"):
+        leave(cluster, part)
+    ip("link", "delete", cluster.host_link, check=False)
 
 
 def _ensure_namespace(namespace: str) -> None:

@@ -12,7 +12,7 @@ _children: list["subprocess.Popen[bytes]"] = []
 
 
 class Process:
-    """A process known by the file that records it; the record names the boot's start time, so ids can't be mistaken."""
+    """A process known by the file that records it; the record names its start time, so ids can't be mistaken."""
 
     def __init__(self, record: Path) -> None:
         self.record = record
@@ -26,10 +26,15 @@ class Process:
             return None
         return document["pid"] if _started(document["pid"]) == document["started"] else None
 
+    @property
+    def command(self) -> list[str]:
+        """What the recorded process was started with."""
+        return list(json.loads(self.record.read_text())["command"])
+
     def ensure(self, command: list[str], log: Path, environment: dict[str, str] | None = None) -> bool:
         """Run `command` unless just that runs already; return whether it was started."""
         if self.pid is not None:
-            if json.loads(self.record.read_text())["command"] == command:
+            if self.command == command:
                 return False
             self.stop()
         self.record.parent.mkdir(parents=True, exist_ok=True)
@@ -50,16 +55,14 @@ class Process:
 
     def stop(self, grace: float = 10) -> None:
         """End it: SIGTERM, then SIGKILL after `grace` seconds (0: at once)."""
-        pid = self.pid
-        if pid is not None and grace:
-            os.kill(pid, signal.SIGTERM)
-            self._gone(grace)
-        if (pid := self.pid) is not None:
-            os.kill(pid, signal.SIGKILL)
-            self._gone(10)
+        signals = [(signal.SIGTERM, grace)] if grace else []
+        for number, limit in (*signals, (signal.SIGKILL, 10)):
+            if (pid := self.pid) is not None:
+                os.kill(pid, number)
+                self._wait(limit)
         self.record.unlink(missing_ok=True)
 
-    def _gone(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.pid is not None and time.monotonic() < deadline:
             for child in _children:
@@ -68,7 +71,7 @@ class Process:
 
 
 def _started(pid: int) -> str | None:
-    """Boot and clock tick at which a process started; None where there is none or only its remains."""
+    """Return boot and clock tick at which a process started; None where there is none or only its remains."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -9,26 +9,17 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from flaskapp_deploy import shell
 from flaskapp_deploy.shell import DeployError, cache, locked, say
 
 ROOT = Path(__file__).parent
+GO = "Go 1.21 or newer from go.dev/dl"
 # Said before a cold build starts; measured on 2 cores.
-MINUTES = {
-    "kubernetes": 11,
-    "chart": 4,
-    "helm3": 1,
-    "images": 3,
-    "registry": 4,
-    "pipeline": 4,
-    "kind": 1,
-    "policy": 2,
-    "enforcer": 2,
-}
+MINUTES = {"kubernetes": 11, "chart": 4, "images": 3, "registry": 4, "pipeline": 4, "helm3": 1, "kind": 1}
 # Without these helm and kubectl can't parse the server's version, and a tool can't say its own.
 STAMPS = {
     "k8s.io/kubernetes": (
@@ -58,6 +49,7 @@ class Tool:
 
     @property
     def name(self) -> str:
+        """The program's name."""
         last = self.package.rpartition("/")[2]
         # A major version is part of a package's path, never the program's name.
         is_major = last.startswith("v") and last[1:].isdigit()
@@ -65,11 +57,12 @@ class Tool:
 
 
 def groups() -> list[str]:
+    """Return the names of the groups."""
     return sorted(path.parent.name for path in ROOT.glob("*/go.mod"))
 
 
 def tools_of(group: str) -> list[Tool]:
-    """The tools that a group's go.mod names, with the versions that it pins."""
+    """Return the tools that a group's go.mod names, with the versions that it pins."""
     module = json.loads(_go(["mod", "edit", "-json"], group))
     versions = {required["Path"]: required["Version"].lstrip("v") for required in module["Require"] or []}
     tools = []
@@ -97,9 +90,9 @@ def binaries(group: str) -> Path:
         missing = [tool for tool in tools if not (directory / tool.name).exists()]
         directory.mkdir(parents=True, exist_ok=True)
         for tool in list(missing):
-            if found := _on_path(tool):
-                say(f"{group} tools: using {found} ({tool.version})")
-                (directory / tool.name).symlink_to(found)
+            if installed := _on_path(tool):
+                say(f"{group} tools: using {installed} ({tool.version})")
+                (directory / tool.name).symlink_to(installed)
                 missing.remove(tool)
         if missing:
             _build(group, missing, directory)
@@ -108,13 +101,15 @@ def binaries(group: str) -> Path:
 
 
 def _build(group: str, tools: list[Tool], directory: Path) -> None:
-    minutes = MINUTES.get(group, 5)
-    say(f"building the {group} tools from tools/{group}/go.mod: about {minutes} minutes the first time, cached after")
+    minutes = MINUTES.get(group, 2)
+    say(f"building the {group} tools of programs/{group}/go.mod: about {minutes} minutes the first time, cached after")
     started = time.monotonic()
     for number, tool in enumerate(tools, 1):
         say(f"  {number} of {len(tools)}  {tool.name} {tool.version}  ({time.monotonic() - started:.0f} s so far)")
         unfinished = directory / f".{tool.name}.{os.getpid()}"
-        flags = f"-s -w {_stamp(tool)}"
+        major, minor, *_ = f"{tool.version}..".split(".")
+        stamp = STAMPS.get(tool.module, "").format(version=tool.version, major=major, minor=minor)
+        flags = f"-s -w {stamp}"
         try:
             _go(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", str(unfinished), tool.package], group)
             unfinished.rename(directory / tool.name)
@@ -127,25 +122,21 @@ def _go(arguments: list[str], group: str) -> str:
     """Run the Go command in a group's folder and return what it printed."""
     go = shutil.which("go")
     if go is None:
-        raise DeployError(
-            "Go is not on the PATH; install Go 1.21 or newer from go.dev/dl (or golang by apt-get or dnf)"
-        )
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+        raise DeployError(f"Go is not on the PATH; install {GO} (or golang by apt-get or dnf)")
+    environment = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
     # An older Go can't read these go.mod files; from 1.21 on it takes the version that they name.
-    version = subprocess.run([go, "env", "GOVERSION"], env=environment, capture_output=True, text=True).stdout.strip()
+    version = shell.run(go, "env", "GOVERSION", env=environment, check=False).stdout.strip()
     if (match := re.match(r"go1\.(\d+)", version)) and int(match[1]) < 21:
-        raise DeployError(
-            f"{go} is {version.removeprefix('go')}; put Go 1.21 or newer from go.dev/dl first on the PATH"
-        )
-    result = subprocess.run([go, *arguments], cwd=ROOT / group, env=environment, capture_output=True, text=True)
+        raise DeployError(f"{go} is {version.removeprefix('go')}; put {GO} first on the PATH")
+    result = shell.run(go, *arguments, cwd=ROOT / group, env=environment, check=False)
     if result.returncode:
-        last = "\n".join(result.stderr.strip().splitlines()[-15:])
-        raise DeployError(f"`go {arguments[0]}` in tools/{group} failed; its last lines:\n{last}")
+        last = shell.tail(result.stderr, 15)
+        raise DeployError(f"`go {arguments[0]}` in programs/{group} failed; its last lines:\n{last}")
     return result.stdout
 
 
 def _key(group: str) -> str:
-    """What decides whether a build can be used again: the pins, our own programs and the stamps."""
+    """Return what decides whether a build can be used again: the pins, our own programs and the stamps."""
     pins = (ROOT / group / "go.mod").read_text()
     digest = hashlib.sha256(repr([stamp for stamp in STAMPS.items() if f"{stamp[0]} v" in pins]).encode())
     for path in sorted((ROOT / group).rglob("*")):
@@ -154,24 +145,18 @@ def _key(group: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _stamp(tool: Tool) -> str:
-    major, minor, *_ = f"{tool.version}..".split(".")
-    return STAMPS.get(tool.module, "").format(version=tool.version, major=major, minor=minor)
-
-
 def _on_path(tool: Tool) -> str | None:
-    """The path of an installed program that says it is this version, or None."""
-    found = shutil.which(tool.name)
-    if found is None or not tool.version:
+    """Return the path of an installed program that reports this version, or None."""
+    program = shutil.which(tool.name)
+    if program is None or not tool.version:
         return None
     for argument in ("--version", "version"):
         try:
-            result = subprocess.run([found, argument], capture_output=True, text=True, timeout=5)
-        except (OSError, subprocess.TimeoutExpired):
+            result = shell.run(program, argument, check=False, timeout=5)
+        except (DeployError, OSError):
             return None
-        if result.returncode:  # it knows `version` only
-            continue
-        words = (result.stdout + result.stderr).replace(",", " ").replace('"', " ").split()
-        said = {word.partition("+")[0] for word in words}
-        return found if {tool.version, f"v{tool.version}"} & said else None
+        if result.returncode == 0:  # some know `version` only
+            words = re.split(r'[\s,"]+', result.stdout + result.stderr)
+            versions = {word.partition("+")[0] for word in words}
+            return program if {tool.version, f"v{tool.version}"} & versions else None
     return None

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from flaskapp_deploy import shell
 from flaskapp_deploy.shell import DeployError
 
-# A program that must be there, and the package that brings it. A program that is there already is left alone.
+# A program that must be there, and the package that brings it. A program that is installed is left alone.
 CLUSTER = {
     "etcd": "etcd-server",
     "containerd": "containerd",
@@ -26,15 +25,15 @@ CLUSTER = {
     "socat": "socat",
 }
 IMAGES = {"runc": "runc", "git": "git"}
-# Wanted only where no registry answers, for images made of Debian packages.
+# Needed only where no registry answers, for images made of Debian packages.
 STAND_INS = {"debootstrap": "debootstrap", "dpkg-deb": "dpkg"}
-# What Amazon Linux 2023 has of these, by dnf's names.
-DNF = {"runc": "runc", "git": "git"}
+# What Amazon Linux 2023 has of these, by the same names.
+DNF = {"runc", "git"}
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def require_root() -> None:
-    """Fail with one line where this can't work at all."""
+    """Refuse, in one line, a machine on which the local cluster can't run at all."""
     if sys.platform != "linux":
         raise DeployError("the local cluster needs Linux; start Docker (kind is used then) or set KUBE_CONTEXT=…")
     if os.geteuid() != 0:
@@ -46,7 +45,7 @@ def ensure(programs: Mapping[str, str]) -> None:
 
     Nothing is removed and no service is started.
     """
-    packages = sorted({package for program, package in programs.items() if not _found(program)})
+    packages = sorted({package for program, package in programs.items() if shutil.which(program) is None})
     if not packages:
         return
     if shutil.which("apt-get") is None:
@@ -54,31 +53,27 @@ def ensure(programs: Mapping[str, str]) -> None:
         return
     shell.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
     with _no_services():
-        _apt("update", "-qq")
-        _apt("install", "-y", "--no-install-recommends", "--no-remove", *packages)
+        _run("apt-get", "update", "-qq")
+        _run("apt-get", "install", "-y", "--no-install-recommends", "--no-remove", *packages)
 
 
 def busybox() -> Path:
-    """A static busybox out of Debian's package, taken without installing it (it would replace another busybox)."""
+    """Return a static busybox of Debian's package, taken without installing it (it would replace another busybox)."""
     kept = shell.cache() / "busybox"
     if not kept.exists():
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
             # apt's own user may not enter the directory; root downloads then, and apt says so.
             try:
-                _apt("download", "busybox-static", cwd=directory)
-            except DeployError:  # a machine that never asked for the list of packages
-                _apt("update", "-qq")
-                _apt("download", "busybox-static", cwd=directory)
-            [package] = Path(directory).glob("busybox-static_*.deb")
-            subprocess.run(["dpkg-deb", "-x", str(package), directory], check=True)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            program = next(path for place in ("bin", "usr/bin") if (path := Path(directory, place, "busybox")).exists())
-            shutil.copy(program, kept)
+                _run("apt-get", "download", "busybox-static", cwd=directory)
+            except DeployError:  # a machine that never fetched the list of packages
+                _run("apt-get", "update", "-qq")
+                _run("apt-get", "download", "busybox-static", cwd=directory)
+            [package] = directory.glob("busybox-static_*.deb")
+            _run("dpkg-deb", "-x", str(package), name)
+            program = next(path for place in ("bin", "usr/bin") if (path := directory / place / "busybox").exists())
+            shell.copy_atomic(program, kept)
     return kept
-
-
-def _found(program: str) -> bool:
-    return shutil.which(program) is not None
 
 
 @contextmanager
@@ -97,19 +92,14 @@ def _no_services() -> Iterator[None]:
 
 def _dnf(packages: list[str]) -> None:
     """Install packages on Amazon Linux; dnf neither removes others nor starts services."""
-    if shutil.which("dnf") is None or not set(packages) <= set(DNF):
+    if shutil.which("dnf") is None or not DNF.issuperset(packages):
         raise DeployError(f"not installed, and no apt-get here: {', '.join(packages)}\n  install them and try again")
-    names = [DNF[package] for package in packages]
-    shell.say(f"installing packages by dnf: {' '.join(names)}")
-    result = subprocess.run(["dnf", "install", "--assumeyes", "--quiet", *names], capture_output=True, text=True)
-    if result.returncode:
-        last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
-        raise DeployError(f"`dnf install {' '.join(names)}` failed; its last lines:\n{last}")
+    shell.say(f"installing packages by dnf: {' '.join(packages)}")
+    _run("dnf", "install", "--assumeyes", "--quiet", *packages)
 
 
-def _apt(*arguments: str, cwd: str | None = None) -> None:
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    result = subprocess.run(["apt-get", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+def _run(*command: str, cwd: Path | None = None) -> None:
+    result = shell.run(*command, cwd=cwd, env={"DEBIAN_FRONTEND": "noninteractive"}, check=False)
     if result.returncode:
-        last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-8:])
-        raise DeployError(f"`apt-get {' '.join(arguments)}` failed; its last lines:\n{last}")
+        words = " ".join(word for word in command if not word.startswith("-"))
+        raise DeployError(f"`{words}` failed; its last lines:\n{shell.tail(result.stdout + result.stderr)}")

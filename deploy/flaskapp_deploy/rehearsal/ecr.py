@@ -38,6 +38,7 @@ class RefusalError(Exception):
     message: str
 
     def response(self) -> Response:
+        """Make the answer."""
         body = json.dumps({"errors": [{"code": self.code, "message": self.message}]})
         return Response(body, self.status, content_type="application/json; charset=utf-8")
 
@@ -55,12 +56,12 @@ def create_app(upstream: str, home: str) -> Flask:
 
     @app.before_request
     def authenticate() -> Response | None:
-        given = request.authorization
+        login = request.authorization
         tokens = _read(state / "tokens.json")
-        if given is None or given.username != "AWS" or given.password not in tokens:
+        if login is None or login.username != "AWS" or login.password not in tokens:
             challenge = f'Basic realm="https://{request.host}/",service="ecr.amazonaws.com"'
             return Response("Not Authorized", 401, {"WWW-Authenticate": challenge})
-        if tokens[given.password] < time.time():
+        if tokens[login.password] < time.time():
             raise RefusalError(403, "DENIED", "Your authorization token has expired. Reauthenticate and try again.")
         return None
 
@@ -133,10 +134,9 @@ def _referrers_path(state: Path, name: str, subject: str) -> Path:
 def _refuse_to_move(pool: urllib3.HTTPConnectionPool, put: Request, name: str, tag: str) -> None:
     """Raise what ECR calls ImageTagAlreadyExistsException, unless the tag already names just this manifest."""
     headers = {"Accept": put.content_type or "*/*"}
-    known = pool.request("HEAD", put.path, headers=headers).headers.get("Docker-Content-Digest")
+    tagged = pool.request("HEAD", put.path, headers=headers).headers.get("Docker-Content-Digest")
     # Reads the whole manifest: the registry gets the copy that werkzeug keeps.
-    given = f"sha256:{hashlib.sha256(put.get_data(cache=True)).hexdigest()}"
-    if known is None or known == given:
+    if tagged in (None, f"sha256:{hashlib.sha256(put.get_data(cache=True)).hexdigest()}"):
         return
     where = f"The image tag '{tag}' already exists in the '{name}' repository"
     raise RefusalError(400, "TAG_INVALID", f"{where} and cannot be overwritten because the tag is immutable.")

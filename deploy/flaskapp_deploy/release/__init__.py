@@ -1,1 +1,1 @@
-"""The steps from a commit to a release: what production runs. Each can be run by hand."""
+"""The steps from a commit to a release: what production runs. steps.py has their order."""

@@ -3,91 +3,75 @@
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from flaskapp_deploy import programs
+from flaskapp_deploy import programs, shell
 from flaskapp_deploy.images.baseimages import EPOCH
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
+from flaskapp_deploy.release.state import Image, ReleaseState
 from flaskapp_deploy.shell import DeployError
 
 # What a render without a cluster needs: neither passwords nor random settings can be made there.
 WITHOUT_CLUSTER = ["--set=postgresql.auth.existingSecret=made-by-the-release", "--set-json=secrets.generate=[]"]
 
 
-def prepare(release: Release, state: Mapping[str, Any], image: Mapping[str, str], folder: Path) -> Path:
+def prepare(config: ReleaseConfig, release: ReleaseState, image: Image, folder: Path) -> Path:
     """Copy the chart into `folder`, as this commit's: named after the release, with its versions and its image.
 
-    Args:
-        image: `repository` and `digest`; the tag is the version, for people.
+    The image goes by its digest; the tag is for people.
     """
-    target = folder / release.name
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(release.chart, target, symlinks=True)
-    _write(target / "Chart.yaml", {"name": release.name, "version": state["chart_version"]}, state["version"])
+    target = folder / config.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(config.chart, target, symlinks=True)
+    keys = {"name": config.name, "version": release.chart_version, "appVersion": f'"{release.version}"'}
+    (target / "Chart.yaml").write_text(_with((target / "Chart.yaml").read_text(), keys))
+    block = {"repository": image.repository, "tag": release.version, "digest": image.digest}
     values = target / "values.yaml"
-    block = {"repository": image["repository"], "tag": state["version"], "digest": image["digest"]}
-    values.write_text(_with_image(values.read_text(), block))
+    before, line, rest = values.read_text().partition("\nimage:\n")
+    values.write_text(before + line + _with(rest, {f"  {key}": f'"{value}"' for key, value in block.items()}))
     written = yaml.safe_load(values.read_text()).get("image", {})
     if {key: written.get(key) for key in block} != block:
-        raise DeployError(f"{release.chart.name}/values.yaml has no image.repository, image.tag and image.digest")
+        raise DeployError(f"{config.chart.name}/values.yaml has no image.repository, image.tag and image.digest")
     shutil.rmtree(target / "charts", ignore_errors=True)
     for dependency in yaml.safe_load((target / "Chart.yaml").read_text()).get("dependencies", []):
         if not dependency["repository"].startswith("file://"):
-            raise DeployError(f"the dependency {dependency['name']} is not at a file:// beside the chart: vendor it")
+            raise DeployError(f"the dependency {dependency['name']} is not a file:// next to the chart: vendor it")
         # Relative to where the chart was.
-        place = release.chart / dependency["repository"].removeprefix("file://")
+        place = config.chart / dependency["repository"].removeprefix("file://")
         package(place.resolve(), target / "charts")
     return target
 
 
 def package(chart: Path, folder: Path) -> Path:
-    """One archive; equal charts give equal archives, whenever they were checked out."""
+    """Make one archive; equal charts give equal archives, whenever they were checked out."""
     with tempfile.TemporaryDirectory(prefix="flaskapp-chart-") as work:
         copy = Path(work) / chart.name
         shutil.copytree(chart, copy, symlinks=True)
         for path in [copy, *copy.rglob("*")]:
             os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
-        message = helm("package", str(copy), "--destination", str(folder))
-    return Path(message.rpartition(": ")[2].strip())
+        output = _helm("package", str(copy), "--destination", str(folder))
+    return Path(output.rpartition(": ")[2].strip())
 
 
-def render(release: Release, chart: Path) -> str:
-    """The manifests of a release with this chart, as they are without a look at the cluster."""
-    values = [f"--values={file}" for file in release.release_values]
-    return helm("template", release.name, str(chart), f"--namespace={release.namespace}", *values, *WITHOUT_CLUSTER)
+def render(config: ReleaseConfig, chart: Path) -> str:
+    """Return the manifests of a release with this chart, as they are without a look at the cluster."""
+    values = [f"--values={file}" for file in config.release_values]
+    return _helm("template", config.name, str(chart), f"--namespace={config.namespace}", *values, *WITHOUT_CLUSTER)
 
 
-def helm(*arguments: str, check: bool = True) -> str:
-    result = run(*arguments)
-    if check and result.returncode:
+def _helm(*arguments: str) -> str:
+    result = shell.run(programs.binaries("chart") / "helm", *arguments, check=False)
+    if result.returncode:
         raise DeployError(f"helm {arguments[0]} failed: {result.stderr.strip().removeprefix('Error: ')}")
     return result.stdout
 
 
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The pinned helm: an image for builds may bring another."""
-    return subprocess.run([str(programs.binaries("chart") / "helm"), *arguments], capture_output=True, text=True)
-
-
-def _write(path: Path, keys: Mapping[str, str], app_version: str) -> None:
-    text = path.read_text()
-    for key, value in {**keys, "appVersion": f'"{app_version}"'}.items():
+def _with(text: str, keys: Mapping[str, str]) -> str:
+    """Put other values to the first line of each key in a YAML text; everything else, comments too, stays."""
+    for key, value in keys.items():
         text = re.sub(rf"^{key}: .*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
-    path.write_text(text)
-
-
-def _with_image(text: str, block: Mapping[str, str]) -> str:
-    """The values with other lines under `image:`; everything else, comments too, stays."""
-    start, found, rest = (
-        re.split(r"^(image:\n)", text, maxsplit=1, flags=re.MULTILINE) if "\nimage:\n" in text else (text, "", "")
-    )
-    for key, value in block.items():
-        rest = re.sub(rf"^  {key}: .*$", f'  {key}: "{value}"', rest, count=1, flags=re.MULTILINE)
-    return start + found + rest
+    return text

@@ -5,14 +5,15 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.release import checked
+from flaskapp_deploy.resources import CHART, PROJECT, ROOT
 from flaskapp_deploy.shell import DeployError
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseConfig(checked.Part):
     """What is released, under which name, where to. Paths are relative to the current directory or absolute."""
 
     application: Path
@@ -29,8 +30,8 @@ class Release:
         """Whether it is this repository's own service."""
         return self.application.resolve() == ROOT
 
-    def with_application(self, application: Path) -> "Release":
-        """The same steps for another directory, named after it."""
+    def with_application(self, application: Path) -> "ReleaseConfig":
+        """Return the same steps for another directory, named after it."""
         name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
         if not NAME.fullmatch(name):
             raise DeployError(
@@ -38,8 +39,8 @@ class Release:
             )
         return replace(self, application=application, name=name, namespace=name)
 
-    def with_name(self, name: str) -> "Release":
-        """The same release under another name, in a namespace of that name.
+    def with_name(self, name: str) -> "ReleaseConfig":
+        """Return the same release under another name, in a namespace of that name.
 
         Raises:
             DeployError: Kubernetes allows no Service of that name.
@@ -51,43 +52,47 @@ class Release:
         return replace(self, name=name, namespace=name)
 
 
-def load(path: Path = ROOT / "release.toml") -> Release:
+FILE = PROJECT / "release.toml"
+
+
+def project() -> ReleaseConfig:
+    """Return the project's release.toml; without one, the directory itself by the command's own chart, for `up`."""
+    if FILE.exists():
+        return load()
+    values = (ROOT / "environments/dev.yaml",)
+    return ReleaseConfig(PROJECT, PROJECT.name, PROJECT.name, CHART, values, "development", (), ())
+
+
+def load(path: Path = FILE) -> ReleaseConfig:
     """Read release.toml.
 
     Raises:
         DeployError: it lacks a key, has an unknown one, or names a file that isn't there.
     """
+    if not path.exists():
+        raise DeployError(f"there is no {path.name} in {path.parent}, which says what to release")
     try:
-        found = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DeployError(f"{path.name}: {error}") from error
-    kinds = {"application": str, "name": str, "namespace": str, "chart": str, "values": list}
-    kinds |= {"environment": str, "release_values": list, "checks": list}
-    for key in sorted(found.keys() ^ kinds.keys()):
-        raise DeployError(f"{path.name}: {key!r} is {'unknown' if key in found else 'missing'}")
-    for key, kind in kinds.items():
-        if not isinstance(found[key], kind) or (kind is list and not all(isinstance(item, str) for item in found[key])):
-            raise DeployError(f"{path.name}: {key!r} must be a {'list of strings' if kind is list else 'string'}")
-    release = Release(
-        application=path.parent / found["application"],
-        name=found["name"],
-        namespace=found["namespace"],
-        chart=path.parent / found["chart"],
-        values=tuple(path.parent / file for file in found["values"]),
-        environment=found["environment"],
-        release_values=tuple(path.parent / file for file in found["release_values"]),
-        checks=tuple(found["checks"]),
+    config, home = checked.read(ReleaseConfig, content, path.name), path.parent
+    config = replace(
+        config,
+        application=home / config.application,
+        chart=home / config.chart,
+        values=tuple(home / file for file in config.values),
+        release_values=tuple(home / file for file in config.release_values),
     )
-    check(release)
-    return release
+    check(config)
+    return config
 
 
-def check(release: Release) -> None:
+def check(config: ReleaseConfig) -> None:
     """Fail when a directory or file that the release names isn't there."""
-    if not release.application.is_dir():
-        raise DeployError(f"there is no directory {release.application}; set APP=dir or `application` in release.toml")
-    if not (release.chart / "Chart.yaml").is_file():
-        raise DeployError(f"there is no chart in {release.chart}; set `chart` in release.toml")
-    for file in (*release.values, *release.release_values):
+    if not config.application.is_dir():
+        raise DeployError(f"there is no directory {config.application}; set APP=dir or `application` in release.toml")
+    if not (config.chart / "Chart.yaml").is_file():
+        raise DeployError(f"there is no chart in {config.chart}; set `chart` in release.toml")
+    for file in (*config.values, *config.release_values):
         if not file.is_file():
             raise DeployError(f"there is no values file {file}; set VALUES=file or the values in release.toml")

@@ -1,98 +1,83 @@
 """The chart into the registry, once, with the image's digest in it; then what comes back is compared with what went."""
 
 import difflib
-import hashlib
-import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from flaskapp_deploy.release import chart, cosign, registryclient, state
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
+from flaskapp_deploy.release.state import Chart
 from flaskapp_deploy.shell import DeployError, say
 
 
-def package(release: Release) -> None:
-    """Package and push the chart, pull it back by its digest, and render both.
+def package(config: ReleaseConfig) -> None:
+    """Package and push the chart, pull it back by its digest, and compare both.
 
     Raises:
-        DeployError: the repository isn't the chart's, its version holds another content, or the renders differ.
+        DeployError: the repository isn't the chart's, or its version holds another content.
     """
-    known = state.need("version", "image", "scan")
-    address = registryclient.repository("CHART_REPOSITORY")
-    if address.rpartition("/")[2] != release.name:
-        raise DeployError(
-            f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{release.name}"
-        )
-    prepared = chart.prepare(release, known, known["image"], state.FOLDER / "chart")
+    release = state.load()
+    image = state.require("push", release.image)
+    address = read_address(config)
+    prepared = chart.prepare(config, release, image, state.FOLDER / "chart")
     archive = chart.package(prepared, state.FOLDER)
-    tagged = f"{address}:{known['chart_version']}"
-    digest = registryclient.digest(tagged)
-    if digest:
+    tagged = f"{address}:{release.chart_version}"
+    if digest := registryclient.find_digest(tagged):
         say(f"{tagged} is there already ({digest[:19]}…): nothing is pushed")
     else:
-        helm("push", str(archive), f"oci://{address.rpartition('/')[0]}")
-        digest = registryclient.digest(tagged)
+        _helm("push", str(archive), f"oci://{address.rpartition('/')[0]}")
+        digest = registryclient.find_digest(tagged)
         say(f"pushed {tagged} ({digest})")
-    pulled = pull(f"{address}@{digest}", state.FOLDER / "pulled")
-    ours, theirs = chart.render(release, prepared), chart.render(release, pulled)
-    (state.FOLDER / "rendered.yaml").write_text(theirs)
-    if difference := list(difflib.unified_diff(theirs.splitlines(), ours.splitlines(), "registry", "commit", n=0)):
-        (state.FOLDER / "difference.diff").write_text("\n".join(difference) + "\n")
+    reference = f"{address}@{digest}"
+    pulled = pull(reference, state.FOLDER / "pulled")
+    rendered = chart.render(config, pulled)
+    (state.FOLDER / "rendered.yaml").write_text(rendered)
+    if pulled.read_bytes() != archive.read_bytes():
+        lines = difflib.unified_diff(rendered.splitlines(), chart.render(config, prepared).splitlines(), n=0)
+        (state.FOLDER / "difference.diff").write_text("\n".join(lines) + "\n")
         raise DeployError(
-            f"{tagged} renders otherwise than this commit's chart (build/release/difference.diff):"
-            " raise the version in Chart.yaml"
+            f"{tagged} is not this commit's chart (build/release/difference.diff): raise the version in Chart.yaml"
         )
-    if content(f"{address}@{digest}") != f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}":
+    say("the chart that was pulled back by its digest is this commit's, byte by byte")
+    _sign(reference)
+    state.save(replace(release, chart=Chart(config.name, release.chart_version, digest, reference)))
+
+
+def read_address(config: ReleaseConfig) -> str:
+    """Read HOST/REPOSITORY of the chart; fail where helm would push it elsewhere."""
+    address = registryclient.read_repository("CHART_REPOSITORY")
+    if address.rpartition("/")[2] != config.name:
         raise DeployError(
-            f"{tagged} is not this commit's chart, though it renders alike: raise the version in Chart.yaml"
+            f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{config.name}"
         )
-    say("the chart that was pulled back by its digest is this commit's, and renders what this commit's does")
-    sign(f"{address}@{digest}")
-    state.add(chart=described(release, address, known["chart_version"], digest))
+    return address
 
 
-def described(release: Release, address: str, version: str, digest: str) -> dict[str, Any]:
-    return {"name": release.name, "version": version, "digest": digest, "reference": f"{address}@{digest}"}
+def pull(reference: str, folder: Path) -> Path:
+    """Pull a chart by its digest into `folder`, made anew; return the archive."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _helm("pull", f"oci://{reference}", "--destination", str(folder))
+    [archive] = folder.glob("*.tgz")
+    return archive
 
 
-def content(reference: str) -> str:
-    """The digest of the archive in a chart's manifest."""
-    [layer] = json.loads(registryclient.crane("manifest", reference))["layers"]
-    return str(layer["digest"])
+def login() -> str:
+    """Return the file that holds the login of crane and cosign, for helm."""
+    return str(Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json")
 
 
-def sign(reference: str) -> None:
+def _sign(reference: str) -> None:
     """Sign a chart that is known to be this commit's, and say how it came to be; once."""
     try:
-        cosign.statements(reference, cosign.PROVENANCE, cosign.public_key(state.FOLDER))
+        cosign.read_statements(reference, cosign.PROVENANCE, cosign.write_public_key(state.FOLDER))
         cosign.verify(reference, str(state.FOLDER / "cosign.pub"))
     except cosign.SignatureError:
         cosign.sign(reference)
         cosign.attest(reference, cosign.PROVENANCE, state.FOLDER / "provenance.json")
 
 
-def pull(reference: str, folder: Path) -> Path:
-    """The chart's archive by its digest."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    helm("pull", f"oci://{reference}", "--destination", str(folder))
-    [archive] = folder.glob("*.tgz")
-    return archive
-
-
-def helm(*arguments: str) -> str:
-    """helm with the login that crane and cosign have, too.
-
-    Raises:
-        DeployError: the registry refused; the message says what to do.
-    """
-    result = chart.run(*arguments, "--registry-config", login())
-    if result.returncode:
-        raise registryclient.refusal(f"helm {arguments[0]}", result.stderr)
-    return result.stdout
-
-
-def login() -> str:
-    return str(Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json")
+def _helm(*arguments: str) -> None:
+    registryclient.run("helm", *arguments, "--registry-config", login())

@@ -1,40 +1,38 @@
 """How an artifact came to be, as SLSA says it: https://slsa.dev/spec/v1.1/provenance."""
 
+import json
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+
+from flaskapp_deploy.release.state import Image, ReleaseState, Scan
 
 # What builds: one buildspec in the repository. A name, not an address.
 BUILD_TYPE = "urn:flaskapp:buildspec:1"
 BY_HAND = "urn:flaskapp:by-hand"
 
 
-def predicate(known: Mapping[str, Any]) -> dict[str, Any]:
-    """The predicate about what a build makes.
-
-    Args:
-        known: release.json after `build` and `scan`.
-    """
-    source = {"uri": f"git+{known['source']}", "digest": {"gitCommit": known["commit"]}}
+def predicate(release: ReleaseState, image: Image, scan: Scan) -> str:
+    """Return the predicate (JSON) about what a build made."""
+    source = {"uri": f"git+{release.source}", "digest": {"gitCommit": release.commit}}
     bases = [
-        {"name": base["reference"], "digest": _split(base["digest"]), "annotations": {"platform": base["platform"]}}
-        for base in known["build"]["bases"]
+        {"name": base.reference, "digest": _split(base.digest), "annotations": {"platform": base.platform}}
+        for base in image.bases
     ]
-    return {
+    document = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": {"buildspec": "buildspec.yml", "version": known["version"], "tag": known["tag"]},
-            "internalParameters": {"vulnerabilities": known["scan"]["result"]},
+            "externalParameters": {"buildspec": "buildspec.yml", "version": release.version, "tag": release.tag},
+            "internalParameters": {"vulnerabilities": scan.result},
             "resolvedDependencies": [source, *bases],
         },
         "runDetails": {"builder": {"id": _builder()}, "metadata": _run()},
     }
+    return json.dumps(document, indent=2) + "\n"
 
 
-def commit(found: Mapping[str, Any]) -> str:
-    """The commit that a predicate names."""
-    return str(found["buildDefinition"]["resolvedDependencies"][0]["digest"]["gitCommit"])
+def commit(predicate: str) -> str:
+    """Return the commit that a predicate names."""
+    return str(json.loads(predicate)["buildDefinition"]["resolvedDependencies"][0]["digest"]["gitCommit"])
 
 
 def _builder() -> str:

@@ -3,30 +3,30 @@
 The tag comes last. What carries it is whole and signed, and an interrupted push is simply done again.
 """
 
-import json
+from dataclasses import replace
 
 from flaskapp_deploy.release import build, cosign, provenance, registryclient, state
-from flaskapp_deploy.shell import say
+from flaskapp_deploy.shell import DeployError, say
 
 
 def push() -> None:
     """Push the index of build/release/image, sign it, attach SBOMs and provenance, and name it by its version."""
-    known = state.need("version", "build", "scan")
-    image = known["build"]
-    tagged, reference = f"{image['repository']}:{image['tag']}", f"{image['repository']}@{image['digest']}"
+    release = state.load()
+    image, scan = state.require("build", release.build), state.require("scan", release.scan)
+    tagged = f"{image.repository}:{image.tag}"
     statement = state.FOLDER / "provenance.json"
-    statement.write_text(json.dumps(provenance.predicate(known), indent=2) + "\n")
-    published = registryclient.digest(tagged)
-    if published and published != image["digest"]:
-        raise registryclient.moved(tagged)
+    statement.write_text(provenance.predicate(release, image, scan))
+    published = registryclient.find_digest(tagged)
+    if published and published != image.digest:
+        raise DeployError(f"{tagged} names another image, and tags are immutable: raise the version in Chart.yaml")
     if published:
         say(f"{tagged} is there already: nothing is pushed")
     else:
-        new = registryclient.push(state.FOLDER / "image", reference)
-        cosign.sign(reference)
-        cosign.attest(reference, cosign.PROVENANCE, statement)
-        for platform, built in image["platforms"].items():
-            cosign.attest(f"{image['repository']}@{built['digest']}", cosign.SBOM, build.sbom(platform))
-        registryclient.crane("tag", reference, image["tag"])
-        say(f"pushed {tagged} ({image['digest']}, {new / 1024:.0f} KiB new), signed, with SBOMs and provenance")
-    state.add(image=image | {"reference": reference})
+        new = registryclient.push(state.FOLDER / "image", image.reference)
+        cosign.sign(image.reference)
+        cosign.attest(image.reference, cosign.PROVENANCE, statement)
+        for platform, built in image.platforms.items():
+            cosign.attest(f"{image.repository}@{built.digest}", cosign.SBOM, build.sbom(platform))
+        registryclient.crane("tag", image.reference, image.tag)
+        say(f"pushed {tagged} ({image.digest}, {new / 1024:.0f} KiB new), signed, with SBOMs and provenance")
+    state.save(replace(release, image=image))

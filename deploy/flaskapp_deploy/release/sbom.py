@@ -16,7 +16,7 @@ PYTHON_FOLDERS = ("usr/local/lib/python3*/site-packages", "usr/lib/python3/dist-
 
 
 def document(root: Path, name: str, version: str, digest: str) -> str:
-    """The SBOM, as JSON, of an image whose files are in `root`."""
+    """Return the SBOM (CycloneDX, JSON) of an image whose files are in `root`."""
     bom = Bom(components=[*debian(root), *python(root)])
     purl = PackageURL("oci", name=name, version=digest)
     image = Component(name=name, version=version, type=ComponentType.CONTAINER, bom_ref=purl.to_string(), purl=purl)
@@ -40,8 +40,8 @@ def debian(root: Path) -> Iterator[Component]:
 def python(root: Path) -> Iterator[Component]:
     """Packages with metadata, each once."""
     folders = [str(path) for pattern in PYTHON_FOLDERS for path in sorted(root.glob(pattern))]
-    found = {(_normal(item), item.version): item for item in distributions(path=folders)}
-    for (name, version), item in sorted(found.items()):
+    packages = {(_normal(item), item.version): item for item in distributions(path=folders)}
+    for (name, version), item in sorted(packages.items()):
         expression = item.metadata.json.get("license_expression")
         yield _component(PackageURL("pypi", None, name, version), str(expression or ""))
 
@@ -64,5 +64,5 @@ def _normal(item: Distribution) -> str:
 def _release(path: Path) -> dict[str, str]:
     """ID and VERSION_ID of os-release."""
     lines = path.read_text().splitlines() if path.is_file() else []
-    found = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-    return {"ID": found.get("ID", "linux"), "VERSION_ID": found.get("VERSION_ID", "0")}
+    fields = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+    return {"ID": fields.get("ID", "linux"), "VERSION_ID": fields.get("VERSION_ID", "0")}

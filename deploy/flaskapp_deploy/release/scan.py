@@ -5,25 +5,25 @@ Python packages are looked up before the push, at OSV by pip-audit. The distribu
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from flaskapp_deploy import shell
 from flaskapp_deploy.images.container import Container
 from flaskapp_deploy.images.oci import Layout
-from flaskapp_deploy.release import build, sbom, state
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.release import build, registryclient, sbom, state
+from flaskapp_deploy.release.state import Scan
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, say
 
-ALLOWED = ROOT / "allowed-vulnerabilities.toml"
-PASSED, UNCHECKED = "passed", "not checked"
+ALLOWED = PROJECT / "allowed-vulnerabilities.toml"
 SEVERE = {"CRITICAL", "HIGH"}
 # How long ECR may take to look at an image.
 SECONDS, PAUSE = 300, 5
@@ -48,13 +48,14 @@ def scan() -> None:
     Raises:
         DeployError: something is vulnerable, an allowance has ended, or there is no data and this is AWS.
     """
-    known = state.need("version", "build")
+    release = state.load()
+    name = state.require("build", release.build).repository.rpartition("/")[2]
     allowed = allowances(ALLOWED, datetime.now(UTC).date())
     packages: set[tuple[str, str]] = set()
     for platform, layout in build.layouts().items():
-        packages |= inventory(known, platform, layout)
-    found, reason = ask(packages)
-    conclude("scan", found, reason, allowed)
+        packages |= inventory(name, release.version, platform, layout)
+    findings, reason = ask(packages)
+    state.save(replace(release, scan=conclude("scan", findings, reason, allowed)))
 
 
 def scan_pushed() -> None:
@@ -63,47 +64,47 @@ def scan_pushed() -> None:
     Raises:
         DeployError: it did, or it came to no end.
     """
-    known = state.need("image")
+    release = state.load()
+    pushed = state.require("push", release.image)
     allowed = allowances(ALLOWED, datetime.now(UTC).date())
-    found: list[Finding] = []
-    reason = ""
-    if build.on_aws():
-        name = known["image"]["repository"].partition("/")[2]
-        for image in known["image"]["platforms"].values():
-            found += severe(ecr_findings(name, image["digest"]))
-    else:
-        reason = "the registry is not ECR, whose scan on push looks at the distribution's packages"
-    conclude("scan_pushed", found, reason, allowed)
+    findings: list[Finding] = []
+    reason = "the registry is not ECR, whose scan on push looks at the distribution's packages"
+    if registryclient.on_aws():
+        name, reason = pushed.repository.partition("/")[2], ""
+        for image in pushed.platforms.values():
+            findings += severe(ecr_findings(name, image.digest))
+    state.save(replace(release, scan_pushed=conclude("scan_pushed", findings, reason, allowed)))
 
 
-def conclude(key: str, found: Collection[Finding], reason: str, allowed: Mapping[str, str]) -> None:
-    """Write what was found to scan.json and release.json, say it, and fail where it isn't allowed."""
-    failing = [finding for finding in found if not set(finding.names) & allowed.keys()]
-    result = "failed" if failing else UNCHECKED if reason else PASSED
+def conclude(key: str, findings: Collection[Finding], reason: str, allowed: Mapping[str, str]) -> Scan:
+    """Write findings into scan.json under `key`, and say them; fail where one isn't allowed.
+
+    `reason` is why nothing could be looked up, `allowed` has the names of those that may pass.
+    """
+    failing = [finding for finding in findings if not set(finding.names) & allowed.keys()]
+    result: Literal["passed", "failed", "not checked"] = "not checked" if reason else "passed"
+    scanned = Scan("failed" if failing else result)
     path = state.FOLDER / "scan.json"
-    written = json.loads(path.read_text()) if path.exists() else {}
-    written[key] = {"result": result, "reason": reason, "findings": [asdict(finding) for finding in found]}
-    path.write_text(json.dumps(written, indent=2) + "\n")
-    for finding in found:
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content[key] = {"result": scanned.result, "reason": reason, "findings": [asdict(finding) for finding in findings]}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    for finding in findings:
         say(f"{key}: {'FAILS' if finding in failing else 'allowed'}: {finding}")
     if failing:
         more = f" and {len(failing) - 1} more" if failing[1:] else ""
         raise DeployError(
-            f"{failing[0]}{more}: take a version that mends it, or allow it in {ALLOWED.name} with a reason and an end"
+            f"{failing[0]}{more}: take a version that fixes it, or allow it in {ALLOWED.name} with a reason and an end"
         )
-    if reason and build.on_aws():
+    if reason and registryclient.on_aws():
         raise DeployError(f"vulnerabilities can't be looked up, and AWS releases nothing unchecked: {reason}")
     say(f"{key}: NOT CHECKED for vulnerabilities: {reason}" if reason else f"{key}: passed")
-    state.add(**{key: {"result": result}})
+    return scanned
 
 
-def inventory(known: Mapping[str, Any], platform: str, layout: Path) -> set[tuple[str, str]]:
+def inventory(name: str, version: str, platform: str, image: Layout) -> set[tuple[str, str]]:
     """Write the SBOM of a platform's image; return name and version of its Python packages."""
-    image = Layout.read(layout)
     with tempfile.TemporaryDirectory(prefix="flaskapp-scan-") as folder:
-        root = Container(image, Path(folder) / "root").root
-        name = known["build"]["repository"].rpartition("/")[2]
-        text = sbom.document(root, name, known["version"], image.digest)
+        text = sbom.document(Container(image, Path(folder) / "root").root, name, version, image.digest)
     target = build.sbom(platform)
     target.write_text(text)
     components = json.loads(text)["components"]
@@ -112,7 +113,7 @@ def inventory(known: Mapping[str, Any], platform: str, layout: Path) -> set[tupl
 
 
 def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
-    """What OSV knows about these Python packages, or why it could not be asked.
+    """Return what OSV knows about these Python packages, or why it did not answer.
 
     OSV_URL is another address of its API, for networks that mirror it.
     """
@@ -123,14 +124,14 @@ def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
         file.write("".join(f"{name}=={version}\n" for name, version in sorted(packages)))
         file.flush()
         command = [sys.executable, "-m", "pip_audit", f"--requirement={file.name}", *options]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = shell.run(*command, check=False)
     try:
         report = json.loads(result.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
-        return [], (result.stderr.strip().splitlines() or [f"pip-audit ended with {result.returncode}"])[-1][:300]
-    skipped = [item for item in report if "skip_reason" in item]
+        return [], shell.reason(result)[:300]
+    skipped = [item["skip_reason"] for item in report if "skip_reason" in item]
     if skipped or len(report) < len(packages):
-        return [], f"{skipped[0]['skip_reason'] if skipped else 'pip-audit left packages out'}"
+        return [], str(skipped[0] if skipped else "pip-audit left packages out")
     return list(python_findings(report)), ""
 
 
@@ -138,17 +139,17 @@ def python_findings(report: Collection[Mapping[str, Any]]) -> Iterator[Finding]:
     """Findings of pip-audit's report: every one counts, whatever its score."""
     for item in report:
         for one in item["vulns"]:
-            remedy = f"mended in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not mended yet"
+            remedy = f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not fixed yet"
             yield Finding((one["id"], *one["aliases"]), item["name"], item["version"], remedy)
 
 
 def ecr_findings(repository: str, digest: str) -> dict[str, Any]:
-    """What ECR's scan of an image says, once it has come to its end."""
+    """Return what ECR's scan of an image says, once it has come to its end."""
     command = ["aws", "ecr", "describe-image-scan-findings", "--repository-name", repository]
     command += ["--image-id", f"imageDigest={digest}", "--output", "json"]
     deadline = time.monotonic() + SECONDS
     while True:
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = shell.run(*command, check=False)
         answer = json.loads(result.stdout) if result.returncode == 0 else {}
         status = answer.get("imageScanStatus", {}).get("status", "")
         if status in {"COMPLETE", "ACTIVE"}:
@@ -184,12 +185,12 @@ def allowances(path: Path, today: date) -> dict[str, str]:
     Raises:
         DeployError: an entry lacks its reason or its end, or has ended.
     """
-    found = {}
+    allowed = {}
     for entry in tomllib.loads(path.read_text()).get("allowed", []):
         name, until, reason = entry.get("id", "an entry without id"), entry.get("until"), entry.get("reason")
         if not reason or not isinstance(until, date) or set(entry) != {"id", "until", "reason"}:
             raise DeployError(f"{path.name}: {name} needs id, until (a date) and reason, and nothing else")
         if until <= today:
             raise DeployError(f"{path.name}: {name} was allowed until {until}: look at it again")
-        found[name] = reason
-    return found
+        allowed[name] = reason
+    return allowed

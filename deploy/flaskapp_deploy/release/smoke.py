@@ -1,4 +1,4 @@
-"""Start an image as the chart will start it, and ask what its liveness probe asks."""
+"""Starts an image as the chart will start it, and requests what its liveness probe requests."""
 
 import shutil
 import tempfile
@@ -27,13 +27,13 @@ def test(image: Layout, platform: str, manifests: str) -> str:
         A line on what was done; where another architecture can't be emulated, it says so.
 
     Raises:
-        DeployError: nobody answers; the message has the container's last lines.
+        DeployError: it does not answer; the message has the container's last lines.
     """
     machine = platform.partition("/")[2]
     emulator = None if machine == architecture() else shutil.which(EMULATORS[machine])
     if machine != architecture() and emulator is None:
         return f"{platform} is not started: {EMULATORS[machine]} is not here (Debian: qemu-user-static)"
-    pod = web_pod(manifests)
+    pod = _web_pod(manifests)
     container = pod["containers"][0]
     port, path = str(free_port()), container["livenessProbe"]["httpGet"]["path"]
     environment = _environment(container, manifests) | {"PORT": port, "METRICS_PORT": "0"}
@@ -54,7 +54,7 @@ def test(image: Layout, platform: str, manifests: str) -> str:
     return f"{platform} answers {path}" + (f" (run by {Path(emulator).name})" if emulator else "")
 
 
-def web_pod(manifests: str) -> dict[str, Any]:
+def _web_pod(manifests: str) -> dict[str, Any]:
     """The pod's specification of the web Deployment."""
     for item in yaml.safe_load_all(manifests):
         if item and item["kind"] == "Deployment":
@@ -63,12 +63,12 @@ def web_pod(manifests: str) -> dict[str, Any]:
 
 
 def _environment(container: Mapping[str, Any], manifests: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    environment: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        found |= _config_maps(manifests).get(source.get("configMapRef", {}).get("name"), {})
+        environment |= _config_maps(manifests).get(source.get("configMapRef", {}).get("name"), {})
     for variable in container.get("env", []):
-        found[variable["name"]] = variable.get("value", UNKNOWN)
-    return found
+        environment[variable["name"]] = variable.get("value", UNKNOWN)
+    return environment
 
 
 def _volumes(pod: Mapping[str, Any], manifests: str, folder: Path) -> dict[str, Path]:

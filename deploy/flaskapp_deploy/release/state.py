@@ -1,58 +1,150 @@
-"""release.json: what each step of a release leaves for the next ones, and for those who ask later."""
+"""release.json: what each step of a release leaves for the next ones, and for people who ask later."""
 
 import json
 import shlex
 import shutil
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeVar
 
-from flaskapp_deploy.resources import ROOT
+from flaskapp_deploy.release import checked
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, write_atomic
 
-FOLDER = ROOT / "build/release"
+FOLDER = PROJECT / "build/release"
 FILE = "release.json"
-# Which command leaves a key behind.
-MADE_BY = {"image": "push", "chart": "package", "outcome": "release"}
+T = TypeVar("T")
+Status = Literal["started", "succeeded", "rolled_back", "failed"]
 
 
-def read(folder: Path = FOLDER) -> dict[str, Any]:
-    """What is known so far; nothing at all is an empty one."""
-    path = folder / FILE
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+@dataclass(frozen=True)
+class Base(checked.Part):
+    """The base of one platform's image; `stand_in` where no registry served it."""
+
+    reference: str
+    digest: str
+    platform: str
+    stand_in: bool = False
 
 
-def need(*keys: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """What is known, with these keys for certain.
+@dataclass(frozen=True)
+class PlatformImage(checked.Part):
+    """One platform's image in an index; `size` is that of its layers, compressed, in bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Image(checked.Part):
+    """The index of an image. `reference` is HOST/REPOSITORY@sha256:…, `platforms` is keyed by `linux/arm64` etc."""
+
+    repository: str
+    tag: str
+    digest: str
+    reference: str
+    platforms: dict[str, PlatformImage]
+    bases: tuple[Base, ...]
+
+
+@dataclass(frozen=True)
+class Chart(checked.Part):
+    """The chart as it was pushed."""
+
+    name: str
+    version: str
+    digest: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Scan(checked.Part):
+    """Whether something vulnerable was found; scan.json has the details."""
+
+    result: Literal["passed", "failed", "not checked"]
+
+
+@dataclass(frozen=True)
+class Outcome(checked.Part):
+    """What came of `helm upgrade`; `started` until it ends. `revision` is helm's newest."""
+
+    status: Status
+    environment: str
+    started_at: str
+    finished_at: str | None = None
+    revision: int | None = None
+
+
+@dataclass(frozen=True)
+class ReleaseState(checked.Part):
+    """All of release.json: the commit and its versions, then what each step added."""
+
+    version: str
+    chart_version: str
+    commit: str
+    committed_at: str
+    tag: str
+    source: str
+    build: Image | None = None
+    scan: Scan | None = None
+    image: Image | None = None
+    scan_pushed: Scan | None = None
+    chart: Chart | None = None
+    outcome: Outcome | None = None
+    pending_records: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+
+def begin(release: ReleaseState) -> None:
+    """Begin anew: what an earlier release left is not this one's."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    save(release)
+
+
+def find() -> ReleaseState | None:
+    """Read release.json, if there is one.
 
     Raises:
-        DeployError: a step was left out; the message names it.
+        DeployError: it is broken, or of another version of this command.
     """
-    found = read(folder)
-    for key in keys:
-        if key not in found:
-            raise DeployError(f"{FILE} has no {key!r}: run `deploy/flaskapp-deploy {MADE_BY.get(key, key)}` first")
-    return found
+    path = FOLDER / FILE
+    if not path.exists():
+        return None
+    try:
+        return checked.read(ReleaseState, json.loads(path.read_text()), FILE)
+    except (ValueError, DeployError) as error:
+        problem = error.message if isinstance(error, DeployError) else f"{FILE} is no JSON: {error}"
+        raise DeployError(f"{problem}; `deploy/flaskapp-deploy version` begins a new one") from None
 
 
-def exports(folder: Path = FOLDER) -> list[str]:
-    """Lines for the shell that export what is known of VERSION, CHART_VERSION, IMAGE_DIGEST and CHART_DIGEST."""
-    known = read(folder)
+def load() -> ReleaseState:
+    """Read release.json, which `version` must have begun."""
+    return require("version", find())
+
+
+def require(step: str, part: T | None) -> T:
+    """Return what a step left in release.json.
+
+    Raises:
+        DeployError: the step was left out.
+    """
+    if part is None:
+        raise DeployError(f"{FILE} has nothing of the step {step!r}: run `deploy/flaskapp-deploy {step}` first")
+    return part
+
+
+def save(release: ReleaseState) -> None:
+    """Write release.json, without what no step has added yet."""
+    content = asdict(release, dict_factory=lambda items: {key: value for key, value in items if value is not None})
+    write_atomic(FOLDER / FILE, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def exports() -> list[str]:
+    """Return lines for the shell: export VERSION, CHART_VERSION, IMAGE_DIGEST and CHART_DIGEST, as far as known."""
+    release = find()
     values = {
-        "VERSION": known.get("version", ""),
-        "CHART_VERSION": known.get("chart_version", ""),
-        "IMAGE_DIGEST": known.get("image", {}).get("digest", ""),
-        "CHART_DIGEST": known.get("chart", {}).get("digest", ""),
+        "VERSION": release and release.version,
+        "CHART_VERSION": release and release.chart_version,
+        "IMAGE_DIGEST": release and release.image and release.image.digest,
+        "CHART_DIGEST": release and release.chart and release.chart.digest,
     }
-    return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-
-
-def start(folder: Path = FOLDER, **values: Any) -> None:
-    """Begin anew: what an earlier release left is not this one's."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    add(folder, **values)
-
-
-def add(folder: Path = FOLDER, /, **values: Any) -> None:
-    """Add keys, or replace them."""
-    write_atomic(folder / FILE, json.dumps(read(folder) | values, indent=2, sort_keys=True) + "\n")
+    return [f"export {name}={shlex.quote(value or '')}" for name, value in values.items()]

@@ -3,7 +3,6 @@
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
@@ -21,21 +20,22 @@ def verify(chart: str = "", key: str = "") -> None:
     Raises:
         DeployError: something is not signed by the key, or is not what was signed.
     """
-    known = {} if chart else state.need("chart", "image")
-    chart = chart or known["chart"]["reference"]
+    release = None if chart else state.load()
+    pushed = state.require("push", release.image) if release else None
+    chart = state.require("package", release.chart).reference if release else chart
     if "@sha256:" not in chart:
         raise DeployError(f"{chart} has no digest: what a name leads to may change; give HOST/REPOSITORY@sha256:…")
     with TemporaryDirectory(prefix="flaskapp-verify-") as folder:
-        key = key or cosign.public_key(Path(folder))
-        built_from = check(chart, key)
+        key = key or cosign.write_public_key(Path(folder))
+        commits = {check(chart, key)}
         image = image_of(package.pull(chart, Path(folder) / "chart"))
-        if known and image != known["image"]["reference"]:
-            raise DeployError(f"{chart} runs {image}, but {known['image']['reference']} was pushed")
-        commits = {built_from, check(image, key), known.get("commit", built_from)}
+        if pushed and image != pushed.reference:
+            raise DeployError(f"{chart} runs {image}, but {pushed.reference} was pushed")
+        commits |= {check(image, key)} | ({release.commit} if release else set())
         if len(commits) > 1:
             raise DeployError(f"{chart} and its image are not of one commit: {', '.join(sorted(commits))}")
         check_content(image, key)
-    say(f"verified: {chart} runs {image}, both built from {built_from} and signed")
+    say(f"verified: {chart} runs {image}, both built from {commits.pop()} and signed")
 
 
 def check_content(image: str, key: str) -> None:
@@ -45,31 +45,33 @@ def check_content(image: str, key: str) -> None:
     except DeployError as error:
         raise DeployError(f"{image} is not intact in the registry: {error}") from error
     for platform, digest in platforms(image).items():
-        cosign.statements(f"{image.partition('@')[0]}@{digest}", cosign.SBOM, key)
+        cosign.read_statements(f"{image.partition('@')[0]}@{digest}", cosign.SBOM, key)
         say(f"{platform}: its SBOM is signed")
 
 
 def check(reference: str, key: str) -> str:
-    """Signature and provenance of one artifact; return the commit that it was built from."""
+    """Check signature and provenance of one artifact; return the commit that it was built from."""
     cosign.verify(reference, key)
-    [commit, *others] = {provenance.commit(found) for found in cosign.statements(reference, cosign.PROVENANCE, key)}
+    [commit, *others] = {
+        provenance.commit(predicate) for predicate in cosign.read_statements(reference, cosign.PROVENANCE, key)
+    }
     if others:
         raise DeployError(f"{reference} is said to be built from {commit} and from {others[0]}")
     return commit
 
 
 def image_of(archive: Path) -> str:
-    """The image, by its digest, that a chart's own values name."""
+    """Return the image, by its digest, that a chart's own values name."""
     with tarfile.open(archive) as tar:
         file = tar.extractfile(f"{tar.getnames()[0].partition('/')[0]}/values.yaml")
-        block: dict[str, Any] = yaml.safe_load(file.read())["image"] if file else {}
+        block = yaml.safe_load(file.read())["image"] if file else {}
     if not str(block.get("digest", "")).startswith("sha256:"):
         raise DeployError(f"{archive.name} names no image by digest: the pipeline did not package it")
     return f"{block['repository']}@{block['digest']}"
 
 
 def platforms(image: str) -> dict[str, str]:
-    """Digest of each platform's image in an index."""
+    """Return the digest of each platform's image in an index."""
     index = yaml.safe_load(registryclient.crane("manifest", image))
     return {
         f"{item['platform']['os']}/{item['platform']['architecture']}": item["digest"] for item in index["manifests"]

@@ -2,12 +2,15 @@
 
 import os
 import re
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from flaskapp_deploy import shell
+from flaskapp_deploy.release import state
+from flaskapp_deploy.release.config import ReleaseConfig
+from flaskapp_deploy.release.state import ReleaseState
+from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError
 
 # https://semver.org, without build metadata: `+` can't be part of a tag in a registry.
@@ -17,11 +20,15 @@ SEMVER = re.compile(
 )
 
 
-def of(repository: Path, chart: Path) -> dict[str, Any]:
-    """Version of the commit that is checked out in `repository`.
+def begin(config: ReleaseConfig) -> None:
+    """Begin release.json with the version of the commit that is checked out."""
+    release = read(PROJECT, config.chart)
+    state.begin(release)
+    shell.say(f"{config.name} {release.version} ({release.tag or 'no release tag'}), chart {release.chart_version}")
 
-    Returns:
-        `version` (of the image), `chart_version`, `commit`, `committed_at`, `tag` (empty for no release tag), `source`.
+
+def read(repository: Path, chart: Path) -> ReleaseState:
+    """Return commit, tag (empty for no release tag), versions and source of what is checked out in `repository`.
 
     Raises:
         DeployError: there are uncommitted changes, or Chart.yaml and the tag disagree.
@@ -32,26 +39,27 @@ def of(repository: Path, chart: Path) -> dict[str, Any]:
     versions = yaml.safe_load((chart / "Chart.yaml").read_text())
     commit, committed_at = git(repository, "show", "--no-patch", "--format=%H %cI").split()
     tag = release_tag(repository)
-    found = {"version": str(versions.get("appVersion", "")), "chart_version": str(versions.get("version", ""))}
-    for name, version in found.items():
-        key = {"version": "appVersion", "chart_version": "version"}[name]
+
+    def version_of(key: str) -> str:
+        version = str(versions.get(key, ""))
         if not SEMVER.fullmatch(version):
             raise DeployError(f"{chart.name}/Chart.yaml: {key} {version!r} is no semantic version without `+`")
         if tag and tag != f"v{version}":
             raise DeployError(
                 f"the tag is {tag}, but {chart.name}/Chart.yaml has {key} {version}: make them equal, then tag"
             )
-        found[name] = version if tag else prerelease(version, commit)
-    return found | {"commit": commit, "committed_at": committed_at, "tag": tag, "source": source(repository)}
+        return version if tag else prerelease(version, commit)
+
+    return ReleaseState(version_of("appVersion"), version_of("version"), commit, committed_at, tag, source(repository))
 
 
 def prerelease(version: str, commit: str) -> str:
-    """`1.2.0` as of a commit. The `g` keeps a commit of digits only from being a number with leading zeros."""
+    """Name `1.2.0` as of a commit. The `g` keeps one of digits only from being a number with leading zeros."""
     return f"{version}{'.' if '-' in version else '-'}g{commit[:12]}"
 
 
 def release_tag(repository: Path) -> str:
-    """The tag `vX.Y.Z` that is built: the one whose push started the build; by hand, one on this commit."""
+    """Return the tag `vX.Y.Z` that is built: the one whose push started the build; by hand, one on this commit."""
     pushed = os.environ.get("CODEBUILD_WEBHOOK_HEAD_REF", "")
     tag = pushed.removeprefix("refs/tags/") if pushed else git(repository, "tag", "--points-at", "HEAD", "--list", "v*")
     tag = "" if tag.startswith("refs/") else tag.partition("\n")[0]
@@ -61,15 +69,16 @@ def release_tag(repository: Path) -> str:
 
 
 def source(repository: Path) -> str:
-    """Where the commit came from, without a login that the address may hold."""
+    """Return where the commit came from, without a login that the address may hold."""
     address = os.environ.get("CODEBUILD_SOURCE_REPO_URL") or git(repository, "remote", "get-url", "origin", check=False)
     return re.sub(r"//[^/@]*@", "//", address)
 
 
 def git(repository: Path, *arguments: str, check: bool = True) -> str:
+    """Run git in a checkout and return what it prints; nothing where it fails and `check` is off."""
     # CodeBuild checks out as another user than the one who builds.
-    command = ["git", "-c", f"safe.directory={repository.resolve()}", "-C", str(repository), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
+    safe = f"safe.directory={repository.resolve()}"
+    result = shell.run("git", "-c", safe, "-C", repository, *arguments, check=False)
     if result.returncode and check:
         raise DeployError(f"{repository} is no git checkout that can be read: {result.stderr.strip()}")
     return result.stdout.strip() if result.returncode == 0 else ""

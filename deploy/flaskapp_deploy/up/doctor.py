@@ -1,4 +1,4 @@
-"""`deploy/flaskapp-deploy doctor`: why a release is not ready, in plain words. It only reads."""
+"""`flaskapp-deploy doctor`: explain why a release is not ready. It only reads."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from flaskapp_deploy import logcause
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy.shell import DeployError, reason
 from flaskapp_deploy.up import probes, target
 
 KINDS = "deployments,statefulsets,jobs,pods,persistentvolumeclaims,horizontalpodautoscalers"
@@ -38,10 +38,10 @@ class Finding:
 
 def cluster_of(context: str, instance: str, namespace: str) -> Cluster:
     """The cluster that `make up` would take; nothing is made."""
-    found = target.choose(context, instance)
-    if isinstance(found, target.Local):
+    chosen = target.choose(context, instance)
+    if isinstance(chosen, target.Local):
         return Cluster(lifecycle.existing(instance).kubeconfig, "", namespace)
-    return Cluster(None, found.context, namespace)
+    return Cluster(None, chosen.context, namespace)
 
 
 def examine(cluster: Cluster, release: str) -> list[Finding]:
@@ -50,15 +50,15 @@ def examine(cluster: Cluster, release: str) -> list[Finding]:
     Raises:
         DeployError: the cluster doesn't answer, or the namespace has no such release.
     """
-    found = Doctor(cluster, release)
-    causes = [*found.refused(), *found.claims(), *found.migration(), *found.pods()]
-    # Whoever waits for the migration, or for the database, is no cause beside one.
-    causes = [*found.helm(), *causes, *found.unmet_probes(explained=bool(causes)), *found.autoscaler()]
-    return merged(causes) or list(found.unready())
+    doctor = Doctor(cluster, release)
+    causes = [*doctor.refused(), *doctor.claims(), *doctor.migration(), *doctor.pods()]
+    # A pod that waits for the migration or the database is an effect, not a cause.
+    causes = [*doctor.helm(), *causes, *doctor.unmet_probes(explained=bool(causes)), *doctor.autoscaler()]
+    return merged(causes) or list(doctor.unready())
 
 
 def merged(causes: list[Finding]) -> list[Finding]:
-    """What is the same in several pods once."""
+    """Join equal findings of several pods into one."""
     places: dict[tuple[str, str], list[str]] = {}
     for one in causes:
         places.setdefault((one.what, one.next), []).append(one.where)
@@ -66,7 +66,7 @@ def merged(causes: list[Finding]) -> list[Finding]:
 
 
 class Doctor:
-    """What the cluster says of a release, read once."""
+    """The objects, events and history of a release, read once, and what they explain."""
 
     def __init__(self, cluster: Cluster, release: str) -> None:
         self.cluster, self.release, self.now = cluster, release, datetime.now(UTC)
@@ -88,13 +88,13 @@ class Doctor:
                 " `helm list --all-namespaces` says which there are"
             )
         if result.returncode:
-            raise DeployError(f"helm history failed: {first_line(result.stderr).removeprefix('Error: ')}")
+            raise DeployError(f"helm history failed: {reason(result).removeprefix('Error: ')}")
         return list(json.loads(result.stdout))
 
     # --- causes ------------------------------------------------------------------------------------------------------
 
     def helm(self) -> Iterator[Finding]:
-        """A lock that an interrupted command left, or a revision that failed."""
+        """Find a lock that an interrupted helm left, or a failed revision."""
         last, options = self.revisions[-1], f"--namespace {self.cluster.namespace}"
         where = f"release/{self.release} revision {last['revision']}"
         if last["status"].startswith("pending-"):
@@ -113,19 +113,19 @@ class Doctor:
             )
 
     def refused(self) -> Iterator[Finding]:
-        """Pods that the API server does not let be made: a quota, a limit range, Pod Security."""
+        """Find pods that the API server refuses: a quota, a limit range, Pod Security."""
         for kind in ("Deployment", "StatefulSet", "Job"):
             for one in self._of(kind):
                 if message := self._refusal(one):
                     yield Finding(name_of(one), *refusal(message))
 
     def claims(self) -> Iterator[Finding]:
-        """Volumes that are not there."""
+        """Find volume claims that are not bound."""
         for claim in self._of("PersistentVolumeClaim"):
             if claim["status"].get("phase") == "Pending":
                 storage = claim["spec"].get("storageClassName", "of the cluster's default class")
                 reason = self._event(claim, "ProvisioningFailed", "FailedBinding")
-                waits = reason or self._event(claim) or "nothing was said yet"
+                waits = reason or self._event(claim) or "no event says why yet"
                 yield Finding(
                     name_of(claim),
                     f"the volume is pending ({storage}): {waits}",
@@ -133,7 +133,7 @@ class Doctor:
                 )
 
     def migration(self) -> Iterator[Finding]:
-        """A migration that failed, or fails while it has attempts left."""
+        """Find a migration Job that failed, or that fails and is retried."""
         for job in self._of("Job"):
             failed = condition(job, "Failed")
             attempts = job["status"].get("failed", 0)
@@ -148,19 +148,20 @@ class Doctor:
             yield Finding(name_of(job), f"{what}: {message}", f"correct the cause and release it, or {again}")
 
     def pods(self) -> Iterator[Finding]:
+        """Pods that are not scheduled, can't start, or end again and again."""
         for pod in self._of("Pod"):
             if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") in {"Pending", "Running"}:
                 yield from self._pod(pod)
 
     def unmet_probes(self, *, explained: bool) -> Iterator[Finding]:
-        """Containers that run and don't pass a probe. Where a cause is known, an error or silence is its effect."""
+        """Find containers that run and fail a probe; `explained`: a cause was found, and silence may be its effect."""
         for pod, status in self._running_containers():
             failure = probes.unmet(pod, status, self._events(pod))
             if failure and not (explained and (failure.needs_log or not self._values(pod, status, failure.kind))):
                 yield self._failing(pod, status, failure)
 
     def autoscaler(self) -> Iterator[Finding]:
-        """No figures to scale by."""
+        """Find an autoscaler without metrics."""
         for one in self._of("HorizontalPodAutoscaler"):
             active = condition(one, "ScalingActive", "False")
             if active and active["reason"] != "ScalingDisabled":
@@ -171,13 +172,13 @@ class Doctor:
                 )
 
     def unready(self) -> Iterator[Finding]:
-        """What is not ready, where no cause was found."""
+        """Find what is not ready, when there is no better explanation."""
         for pod, status in self._running_containers():
             if asked := probes.silent(pod, status):
                 yield Finding(
                     f"{name_of(pod)} ({status['name']})",
                     f"{asked} has not succeeded, and no event says what came back",
-                    f"ask again in a minute, and `kubectl --namespace {self.cluster.namespace} describe pods`",
+                    self._later(),
                 )
         for kind in ("Deployment", "StatefulSet"):
             for one in self._of(kind):
@@ -186,9 +187,12 @@ class Doctor:
                 if min(ready, updated) < wanted:
                     yield Finding(
                         name_of(one),
-                        f"{ready} of {wanted} pods are ready, {updated} of them new, and no cause is known yet",
-                        f"ask again in a minute, and `kubectl --namespace {self.cluster.namespace} describe pods`",
+                        f"{ready} of {wanted} pods are ready, {updated} of them new, and no cause is visible yet",
+                        self._later(),
                     )
+
+    def _later(self) -> str:
+        return f"wait a minute and run this again; `kubectl --namespace {self.cluster.namespace} describe pods`"
 
     # --- pods --------------------------------------------------------------------------------------------------------
 
@@ -248,9 +252,9 @@ class Doctor:
             yield from self._running(pod, status, where)
 
     def _running(self, pod: Object, status: Object, where: str) -> Iterator[Finding]:
-        """It runs, and may be waiting or refused."""
+        """Find a login that the database refuses, in the log of a running container."""
         log = self._log(pod["metadata"]["name"], f"--container={status['name']}", "--since=45s", "--tail=40")
-        refused = [found[1] for line in log.splitlines() if (found := WRONG_PASSWORD.match(line))]
+        refused = [match[1] for line in log.splitlines() if (match := WRONG_PASSWORD.match(line))]
         if refused:
             yield Finding(where, f"the database refuses the login: {refused[-1]}", ROTATION)
 
@@ -281,7 +285,7 @@ class Doctor:
         return probes.values_path(status, pod["metadata"].get("labels", {}), kind)
 
     def _ends_again(self, status: Object, ended: Object) -> bool:
-        """It was started again more than once, and not long ago."""
+        """Whether the container was restarted more than once, and recently."""
         if status["restartCount"] < 2 or status["ready"]:
             return False
         finished = ended.get("finishedAt")
@@ -291,7 +295,7 @@ class Doctor:
         return [one for one in self.objects if one["kind"] == kind]
 
     def _refusal(self, owner: Object) -> str:
-        """Why pods of it are not made, if that is so now."""
+        """The API server's reason for refusing this object's pods; empty if it does not."""
         if owner["kind"] == "Deployment":
             failure = condition(owner, "ReplicaFailure")
             return str(failure["message"]) if failure else ""
@@ -303,7 +307,7 @@ class Doctor:
         return self._event(owner, "FailedCreate")
 
     def _event(self, one: Object, *reasons: str) -> str:
-        """What was last said of an object, for one of these reasons or any."""
+        """The message of the last event of an object, for one of these reasons or any."""
         messages = [event["message"] for event in self._events(one) if not reasons or event["reason"] in reasons]
         return " ".join(messages[-1].split()) if messages else ""
 
@@ -319,16 +323,17 @@ class Doctor:
 
 
 def condition(one: Object, kind: str, status: str = "True") -> Object | None:
-    found = [each for each in one["status"].get("conditions") or [] if (each["type"], each["status"]) == (kind, status)]
-    return dict(found[0]) if found else None
+    """Return the condition of this type, if it has this status."""
+    conditions = one["status"].get("conditions") or []
+    return next((dict(each) for each in conditions if (each["type"], each["status"]) == (kind, status)), None)
 
 
 def refusal(message: str) -> tuple[str, str]:
-    """What the API server's refusal of a pod means, and what to do."""
+    """Explain the API server's refusal of a pod: what it means, and what to do."""
     if "exceeded quota" in message:
         return (
             f"the namespace's quota is used up: {short(message)}",
-            "raise the ResourceQuota, or ask for less in resources",
+            "raise the ResourceQuota, or lower resources.requests",
         )
     if "violates PodSecurity" in message:
         return f"Pod Security refuses the pods: {short(message)}", "correct the securityContext in the values"
@@ -336,14 +341,11 @@ def refusal(message: str) -> tuple[str, str]:
 
 
 def name_of(one: Object) -> str:
+    """Return `kind/name`, as kubectl takes it."""
     return f"{one['kind'].lower()}/{one['metadata']['name']}"
 
 
-def first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
-
-
 def short(text: str) -> str:
-    """One line of a length that people read."""
+    """Return the text as one line of at most 240 characters."""
     line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= 240 else f"{line[:237]}…"

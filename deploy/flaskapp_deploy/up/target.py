@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,34 +17,35 @@ from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
-from flaskapp_deploy.release.config import Release
+from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError
 
 KIND_CLUSTER = "flaskapp"
+FORWARD_TIMEOUT = 10.0  # seconds
 
 
 class Target(Protocol):
-    """A Kubernetes to install into."""
+    """A cluster to install into."""
 
     description: str
     kubeconfig: Path | None
     context: str
 
     def up(self) -> None:
-        """Make it ready, where that is ours to do."""
+        """Make it ready, where it is not somebody's own."""
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Build the image and bring it to the nodes; return its reference."""
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:
         """Return a URL on this machine that leads to the Service, or an empty one where none stays open."""
 
-    def down(self, release: Release) -> str:
-        """Remove what `make up` made; return what to tell."""
+    def down(self, release: ReleaseConfig) -> str:
+        """Remove what `make up` made; return a line that says so."""
 
 
 def choose(context: str, instance: str) -> Target:
-    """Take the first that is there: a named context, a Docker engine, this machine."""
+    """Return the first that is available: a named context, kind on a Docker engine, the local cluster."""
     if context:
         return Context(context)
     if _docker_answers():
@@ -65,9 +65,11 @@ class Local:
         self.kubeconfig: Path | None = None
 
     def up(self) -> None:
+        """Start the cluster, or repair it."""
         self.kubeconfig = lifecycle.up(self.instance).kubeconfig
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
+        """Build the image and import it into every node."""
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         archives = {built.reference: built.archive}
         if database := image.postgres_archive():
@@ -80,16 +82,18 @@ class Local:
         return built.reference
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:
+        """Forward a port of this machine to the Service, for as long as the cluster runs."""
         return lifecycle.forward(self.instance, namespace, service, port)
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
+        """Delete the cluster with its data."""
         if lifecycle.down(self.instance):
-            return f"the local cluster {self.instance!r} is gone, with its data"
+            return f"the local cluster {self.instance!r} is deleted, with its data"
         return f"there is no local cluster {self.instance!r}"
 
 
 class Context:
-    """A cluster that people have: nothing but the release is made there."""
+    """An existing cluster of the user: only the release and its namespace are created there."""
 
     def __init__(self, context: str) -> None:
         self.context = context
@@ -97,9 +101,11 @@ class Context:
         self.kubeconfig: Path | None = None
 
     def up(self) -> None:
+        """Check that the API server answers."""
         self._cluster("default").kubectl("version")
 
-    def deliver(self, release: Release, wsgi: str) -> str:
+    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
+        """Return IMAGE; for a kind cluster without it, build the image and load it."""
         if reference := os.environ.get("IMAGE"):
             return reference
         if self.context.startswith("kind-"):
@@ -110,14 +116,16 @@ class Context:
         )
 
     def reach(self, namespace: str, service: str, port: int | None) -> str:
+        """Return nothing: `kubectl port-forward` lasts as long as its command."""
         return ""
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
+        """Uninstall the release; the namespace and its data stay."""
         cluster = self._cluster(release.namespace)
         cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
         cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
         return (
-            f"the release {release.name!r} is gone; its data stays until you"
+            f"the release {release.name!r} is uninstalled; its data stays until you"
             f" `kubectl --context {self.context} delete namespace {release.namespace}`"
         )
 
@@ -133,14 +141,16 @@ class Kind(Context):
         self.description = "kind (a Docker engine answers)"
 
     def up(self) -> None:
+        """Create the kind cluster where there is none."""
         kind = _kind()
         if KIND_CLUSTER not in _run([kind, "get", "clusters"], "listing kind's clusters").split():
             shell.say("creating a kind cluster (about a minute)")
             _run([kind, "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
 
-    def down(self, release: Release) -> str:
+    def down(self, release: ReleaseConfig) -> str:
+        """Delete the kind cluster with its data."""
         _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
-        return "the kind cluster is gone, with its data"
+        return "the kind cluster is deleted, with its data"
 
 
 @contextmanager
@@ -152,23 +162,24 @@ def reachable(target: Target, namespace: str, service: str, port: int | None) ->
     free = port or shell.free_port()
     kubectl = str(Cluster(None, target.context, namespace).program("kubectl", "kubernetes"))
     command = [kubectl, "--context", target.context, "--namespace", namespace]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         forward = subprocess.Popen(
             [*command, "port-forward", f"service/{service}", f"{free}:80"], stdout=log, stderr=log
         )
         try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", free)) == 0:
-                        break
-                time.sleep(0.1)
+            what, logs = f"kubectl port-forward to {service}", [Path(log.name)]
+            shell.wait_until(lambda: _accepts(free), FORWARD_TIMEOUT, what, logs, lambda: forward.poll() is None)
             yield f"http://127.0.0.1:{free}"
         finally:
-            forward.terminate()
-            forward.wait(10)
+            shell.stop(forward)
 
 
-def _docker_build_and_load(release: Release, wsgi: str, cluster: str) -> str:
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--label=org.opencontainers.image.title={release.name}"]
     command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
     with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
@@ -186,16 +197,11 @@ def _kind() -> str:
 
 
 def _docker_answers() -> bool:
-    if shutil.which("docker") is None:
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True).returncode == 0
+    return shutil.which("docker") is not None and shell.run("docker", "info", check=False).returncode == 0
 
 
 def _run(command: list[str], what: str, cause: Callable[[str], str] | None = None) -> str:
-    try:
-        result = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise DeployError(f"{what}: {command[0]} is not on the PATH") from error
+    result = shell.run(*command, check=False)
     if result.returncode:
         raise DeployError(f"{what} failed: {cause(result.stderr) if cause else shell.reason(result)}")
     return result.stdout

@@ -27,12 +27,12 @@ from flaskapp.models import uuid7
 from flaskapp.problems import ProblemError, described
 from flaskapp.queries import Query
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 tags = [Tag(name="deployments", description=__doc__ or "")]
 api = ApiBlueprint("deployments", tags)
 
-# A deployment as the API shows it. PostgreSQL makes the JSON: no row is taken apart and put together again here.
+# A deployment as the API shows it. PostgreSQL builds the JSON, which is passed on as it is.
 COLUMNS = """
     d.id, s.name AS service, e.name AS environment, d.version, d.status, d.commit, d.committed_at, d.digest,
     d.chart_version, d.rollback_of, d.actor, d.link, d.started_at, d.finished_at
@@ -46,7 +46,7 @@ GET = Statement(
     prepared=True,
 )
 
-# The names must be there; where they are not, nothing is inserted.
+# The service and the environment must exist; otherwise nothing is inserted.
 RECORD = Statement(
     "write",
     CHANGED,
@@ -78,7 +78,7 @@ FINISH = Statement(
     service="(SELECT service_id FROM deployments WHERE id = :id)",
 )
 
-# An answer is kept for a day, for its caller alone.
+# An answer is kept for a day, for its caller only.
 KEY_LOCK = Query("SELECT pg_try_advisory_xact_lock(:lock)")
 KEY_FOUND = Statement(
     "write",
@@ -108,7 +108,7 @@ def record(header: IdempotencyHeader, body: NewDeployment) -> Response:
 
 
 def with_new_names(values: dict[str, Any], cursor: DBAPICursor | None = None) -> str:
-    """Add the service and the environment, then the deployment."""
+    """Add the service and the environment where they are new, then the deployment; return its JSON."""
     if cursor is None:
         with transaction() as own:
             return with_new_names(values, own)
@@ -121,17 +121,21 @@ def with_new_names(values: dict[str, Any], cursor: DBAPICursor | None = None) ->
 
 
 def once(key: str, values: dict[str, Any]) -> str:
-    """Record it unless this caller did so under this key: then give the answer that was given."""
+    """Record the deployment, or return the earlier answer if this caller has used this key before.
+
+    Raises:
+        ProblemError: 409, a request with this key is in flight; 422, it was used with another body.
+    """
     fingerprint = hashlib.sha256(request.get_data()).digest()
-    mine = {"caller": caller().identity, "key": key}
-    lock = hashlib.sha256(mine["caller"] + key.encode()).digest()[:8]  # type: ignore[operator]
+    own_key = {"caller": caller().identity, "key": key}
+    lock = hashlib.sha256(own_key["caller"] + key.encode()).digest()[:8]  # type: ignore[operator]
     with transaction() as cursor:
         if not KEY_LOCK.scalar(cursor, {"lock": int.from_bytes(lock, signed=True)}):
             raise ProblemError(409, "A request with this Idempotency-Key is in flight.", headers={"Retry-After": "1"})
-        result = KEY_FOUND.run(mine, cursor)
+        result = KEY_FOUND.run(own_key, cursor)
         if result is None:
             content = RECORD.run(values, cursor) or with_new_names(values, cursor)
-            KEY_KEEP.run(cursor, {**mine, "fingerprint": fingerprint, "answer": content})
+            KEY_KEEP.run(cursor, {**own_key, "fingerprint": fingerprint, "answer": content})
             return content
     if result[:64] != fingerprint.hex():
         raise ProblemError(422, "This Idempotency-Key came before with another body.")
@@ -144,7 +148,7 @@ def index(query: DeploymentQuery) -> Response:
     return json_response(page(query))
 
 
-# What a filter asks for, by the query parameter's name.
+# The condition of each filter, by the query parameter's name.
 FILTERS = {
     "service": "s.name = :service",
     "environment": "e.name = :environment",
@@ -156,6 +160,7 @@ FILTERS = {
 
 
 def page(query: DeploymentQuery) -> str:
+    """Return a page of deployments as JSON."""
     values = query.model_dump(exclude_defaults=True)
     asked = tuple(name for name in (*FILTERS, "limit") if name in values)
     if query.cursor is not None:
@@ -168,10 +173,10 @@ def page(query: DeploymentQuery) -> str:
 
 @cache
 def listing(asked: tuple[str, ...]) -> Statement:
-    """One statement for each set of parameters that is asked for: 128 at most.
+    """Return the statement for a set of parameters; there are 128 sets at most.
 
-    The best plan depends on their values; without any, most ask for the newest page, and a constant limit lets
-    PostgreSQL plan it once.
+    The best plan depends on the parameters' values. Most requests have none and read the newest page, which has a
+    constant limit, so that PostgreSQL plans it once.
     """
     where = " AND ".join(FILTERS[name] for name in asked if name in FILTERS) or "true"
     limit = ":limit" if "limit" in asked else str(PAGE)
@@ -202,6 +207,11 @@ def show(path: DeploymentPath) -> Response:
 
 
 def existing(identifier: UUID) -> str:
+    """Return a deployment as JSON.
+
+    Raises:
+        ProblemError: 404, there is none with this id.
+    """
     content = GET.run({"id": identifier})
     if content is None:
         raise ProblemError(404, "There is no such deployment.")
@@ -210,7 +220,7 @@ def existing(identifier: UUID) -> str:
 
 @api.patch("/deployments/<id>", responses={200: Deployment, **described(404, 409, 413, 415)})
 def finish(path: DeploymentPath, body: Finish) -> Response:
-    """Tell the outcome of a deployment; telling the same one again changes nothing."""
+    """Record the outcome of a deployment; repeating the same outcome changes nothing."""
     content = FINISH.run({"id": path.id, **body.model_dump()})
     if content is None:
         content = existing(path.id)
@@ -219,7 +229,11 @@ def finish(path: DeploymentPath, body: Finish) -> Response:
 
 
 def check_repetition(content: str, body: Finish) -> None:
-    """The deployment has an outcome already: it must be this one."""
+    """Check that the outcome already recorded is the same.
+
+    Raises:
+        ProblemError: 409, it is another one.
+    """
     recorded = Deployment.model_validate_json(content)
     if recorded.status != body.status or (body.finished_at and body.finished_at != recorded.finished_at):
         raise ProblemError(409, f"This deployment ended already: {recorded.status} at {recorded.finished_at}.")

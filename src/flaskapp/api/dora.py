@@ -1,10 +1,10 @@
-"""DORA's four figures: how often, how quickly, how safely, and how soon well again.
+"""The four DORA metrics: deployment frequency, lead time, change failure rate and recovery time.
 
-A change is a finished attempt that is not itself a rollback. It failed when it ended so (`failed`, `rolled_back`), or
-when a failure report says that it broke later. Service was restored
+A change is a finished attempt that is not itself a rollback. It failed if it ended so (`failed`, `rolled_back`), or if
+a failure report says that it broke later. Service was restored
 - after `rolled_back`: when the attempt ended, counted from its start;
 - after `failed`: with the next success there;
-- after a report: when it says so, else with the next success there.
+- after a report: at the time it gives, else with the next success there.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from flaskapp.api.schemas import Dora, DoraQuery
 from flaskapp.authorization import Statement
 from flaskapp.problems import ProblemError, described
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 tags = [Tag(name="dora", description=__doc__ or "")]
 api = ApiBlueprint("dora", tags)
@@ -109,12 +109,16 @@ OF_SERVICE = Statement(
 
 @api.get("/dora", responses={200: Dora, **described(404)})
 def show(query: DoraQuery) -> Response:
-    """The four figures of an environment, or of one service in it, for a range of days in a time zone."""
+    """The four metrics of an environment, or of one service in it, for a range of days in a time zone."""
     return json_response(figures(query))
 
 
 def figures(query: DoraQuery) -> str:
-    """Durations are in seconds; days are those of the time zone, the last 30 where none are given."""
+    """Return the metrics as JSON: durations in seconds, days in the query's time zone, by default the last 30.
+
+    Raises:
+        ProblemError: 404, there is no such environment or service.
+    """
     to = query.to or datetime.now(UTC).astimezone(ZoneInfo(query.tz)).date()
     start = query.from_ or to - timedelta(days=DEFAULT_DAYS - 1)
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Failure reports: a deployment that succeeded and broke later, and when it was well again."""
+"""Failure reports: a deployment that succeeded and broke later, and when service was restored."""
 
 from flask import Response, url_for
 from flask_openapi3.models.tag import Tag
@@ -10,7 +10,7 @@ from flaskapp.authorization import Statement
 from flaskapp.models import uuid7
 from flaskapp.problems import BROKEN_RULE, ProblemError, described
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 tags = [Tag(name="failures", description=__doc__ or "")]
 api = ApiBlueprint("failures", tags)
@@ -70,10 +70,15 @@ def index(path: DeploymentPath) -> Response:
 @api.get("/failures/<id>", responses={200: Failure, **described(404)})
 def show(path: FailurePath) -> Response:
     """One failure report."""
-    return json_response(found(path))
+    return json_response(existing_report(path))
 
 
-def found(path: FailurePath) -> str:
+def existing_report(path: FailurePath) -> str:
+    """Return a failure report as JSON.
+
+    Raises:
+        ProblemError: 404, there is none with this id.
+    """
     content = GET.run({"id": path.id})
     if content is None:
         raise ProblemError(404, "There is no such failure report.")
@@ -82,10 +87,10 @@ def found(path: FailurePath) -> str:
 
 @api.patch("/failures/<id>", responses={200: Failure, **described(404, 409, 413, 415)})
 def restore(path: FailurePath, body: Restore) -> Response:
-    """Tell when service was restored; telling the same again changes nothing."""
+    """Record when service was restored; repeating the same time changes nothing."""
     content = RESTORE.run({"id": path.id, **body.model_dump()})
     if content is None:
-        content = found(path)
+        content = existing_report(path)
         recorded = Failure.model_validate_json(content).restored_at
         if body.restored_at and body.restored_at != recorded:
             raise ProblemError(409, f"Service was restored already, at {recorded}.")

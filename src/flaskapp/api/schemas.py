@@ -1,4 +1,4 @@
-"""What the API takes and gives, as pydantic models: they check the input and describe it in the OpenAPI document."""
+"""The API's input and output as pydantic models, which validate the input and describe it in the OpenAPI document."""
 
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -10,11 +10,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
-PAGE = 20  # deployments, where no limit is given
+PAGE = 20  # deployments on a page, by default
 
 
 def plausible(moment: datetime) -> datetime:
-    """Neither before the year 2000 nor in the future, and in UTC from here on."""
+    """Check that a time is not before the year 2000 nor in the future, and convert it to UTC."""
     if moment < EARLIEST:
         raise ValueError("must not be before the year 2000")
     if moment > datetime.now(UTC) + CLOCK_SKEW:
@@ -23,6 +23,7 @@ def plausible(moment: datetime) -> datetime:
 
 
 def printable(text: str) -> str:
+    """Check that a text has no control characters."""
     if not text.isprintable():
         raise ValueError("must not hold control characters")
     return text
@@ -30,10 +31,12 @@ def printable(text: str) -> str:
 
 @cache
 def zones() -> set[str]:
+    """Return the names of all time zones, read once."""
     return available_timezones()
 
 
 def known_zone(name: str) -> str:
+    """Check that this is the name of a time zone."""
     if name not in zones():
         raise ValueError("must be a name of the IANA time zone database, as Europe/Berlin")
     return name
@@ -58,13 +61,13 @@ Outcome = Literal["succeeded", "failed", "rolled_back"]
 
 
 class Input(BaseModel):
-    """Strict: no unknown field, no number for a text."""
+    """Strict input: no unknown fields, no numbers as text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class NewDeployment(Input):
-    """An attempt to put a version of a service into an environment; names not seen before are added."""
+    """An attempt to deploy a version of a service to an environment; new names are added."""
 
     service: Name
     environment: Name
@@ -82,6 +85,7 @@ class NewDeployment(Input):
 
     @model_validator(mode="after")
     def consistent(self) -> "NewDeployment":
+        """Check that the times agree with the status and with each other."""
         if self.status == "started" and self.finished_at:
             raise ValueError("finished_at needs a status other than `started`")
         if self.finished_at and self.started_at and self.finished_at < self.started_at:
@@ -97,7 +101,7 @@ class Finish(Input):
 
 
 class NewFailure(Input):
-    """What broke after it had succeeded."""
+    """A report that a deployment broke after it had succeeded."""
 
     failed_at: Moment | None = Field(default=None, description="Now, if not given.")
     restored_at: Moment | None = Field(default=None, description="When service was restored, if it was.")
@@ -106,6 +110,7 @@ class NewFailure(Input):
 
     @model_validator(mode="after")
     def consistent(self) -> "NewFailure":
+        """Check that service was not restored before it failed."""
         if self.restored_at and not self.failed_at:
             raise ValueError("restored_at needs failed_at")
         if self.restored_at and self.failed_at and self.restored_at < self.failed_at:
@@ -120,30 +125,40 @@ class Restore(Input):
 
 
 class EnvironmentOrder(Input):
-    """Every environment once, in the order in which a release travels."""
+    """Every environment once, in the order in which a release passes through them."""
 
     items: list[Name] = Field(min_length=1, max_length=100)
 
 
 class IdempotencyHeader(Input):
+    """The header that makes repeating a request safe."""
+
     idempotency_key: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)] | None = Field(
         default=None, alias="Idempotency-Key", description="Any text of the caller's, the same on a repeated request."
     )
 
 
 class DeploymentPath(Input):
+    """A deployment, by its id."""
+
     id: UUID
 
 
 class FailurePath(Input):
+    """A failure report, by its id."""
+
     id: UUID
 
 
 class ServicePath(Input):
+    """A service, by its name."""
+
     name: Name
 
 
 class DeploymentQuery(Input):
+    """Filters and paging of the deployments."""
+
     service: Name | None = None
     environment: Name | None = None
     status: Status | None = None
@@ -154,11 +169,15 @@ class DeploymentQuery(Input):
 
 
 class DiffQuery(Input):
+    """Two environments to compare."""
+
     from_: Name = Field(alias="from", description="An environment.")
     to: Name = Field(description="Another one.")
 
 
 class DoraQuery(Input):
+    """An environment, and a range of days in a time zone."""
+
     environment: Name
     service: Name | None = Field(default=None, description="All services, if not given.")
     from_: Day | None = Field(default=None, alias="from", description="First day; if not given, 30 days in all.")
@@ -167,6 +186,7 @@ class DoraQuery(Input):
 
     @model_validator(mode="after")
     def consistent(self) -> "DoraQuery":
+        """Check that the range is neither reversed nor longer than 366 days."""
         if self.from_ and self.to and not 0 <= (self.to - self.from_).days < 366:
             raise ValueError("from must not be after to, nor more than 366 days before it")
         if self.from_ and not self.to and (datetime.now(UTC).date() - self.from_).days not in range(-1, 366):
@@ -194,7 +214,7 @@ class Deployment(BaseModel):
 
 
 class DeploymentPage(BaseModel):
-    """Newest first."""
+    """A page of deployments, the newest first."""
 
     items: list[Deployment]
     next: str | None = Field(description="The cursor of the page after this one; null on the last.")
@@ -212,11 +232,13 @@ class Failure(BaseModel):
 
 
 class FailureList(BaseModel):
+    """The failure reports of a deployment, the oldest first."""
+
     items: list[Failure]
 
 
 class EnvironmentState(BaseModel):
-    """What runs in an environment: the newest success; and the newest attempt, whatever came of it."""
+    """What runs in an environment: the newest success, and the newest attempt whatever its outcome."""
 
     environment: str
     current: Deployment | None
@@ -231,14 +253,20 @@ class ServiceState(BaseModel):
 
 
 class ServiceList(BaseModel):
+    """The names of all services."""
+
     items: list[str]
 
 
 class EnvironmentList(BaseModel):
+    """The names of all environments, in their order."""
+
     items: list[str]
 
 
 class Overview(BaseModel):
+    """Every service in every environment."""
+
     environments: list[str]
     services: list[ServiceState]
 
@@ -253,11 +281,13 @@ class Difference(BaseModel):
 
 
 class Diff(BaseModel):
+    """The differences between two environments, a service each."""
+
     items: list[Difference]
 
 
 class Quantiles(BaseModel):
-    """Seconds; null where there is nothing to count."""
+    """The median and the 90th percentile in seconds; null if there is nothing to count."""
 
     count: int
     median: float | None
@@ -265,19 +295,23 @@ class Quantiles(BaseModel):
 
 
 class FailureRate(BaseModel):
+    """Failed changes as a share of all; null if there is none."""
+
     changes: int
     failed: int
     rate: float | None
 
 
 class DoraDay(BaseModel):
+    """The number of attempts that ended on a day, by outcome."""
+
     day: date
     succeeded: int
     failed: int
 
 
 class Dora(BaseModel):
-    """The four figures of a range of days."""
+    """The four metrics of a range of days."""
 
     environment: str
     service: str | None

@@ -18,7 +18,7 @@ from flaskapp.api.schemas import (
 from flaskapp.authorization import Statement
 from flaskapp.problems import BROKEN_RULE, ProblemError, described
 
-# ruff: noqa: S608 - statements are put together from constants; values are always bound
+# ruff: noqa: S608 - statements are assembled from constants; values are always bound
 
 tags = [Tag(name="services", description=__doc__ or "")]
 api = ApiBlueprint("services", tags)
@@ -30,16 +30,16 @@ ENVIRONMENTS = Statement(
     "read",
     "SELECT json_build_object('items', coalesce(json_agg(name ORDER BY position, id), '[]'))::text FROM environments",
 )
-# All or nothing: a name that is missing, twice or unknown leaves the order as it was.
+# All or nothing: a missing, repeated or unknown name leaves the order unchanged.
 ORDER = Statement(
     "admin",
     "SELECT 'done' FROM e LIMIT 1",
-    tables="""given AS (
+    tables="""requested AS (
         SELECT name, position FROM unnest(CAST(:order AS text[])) WITH ORDINALITY AS o (name, position)
     ), e AS (
-        UPDATE environments e SET position = given.position FROM given, allowed
-        WHERE e.name = given.name
-            AND (SELECT array_agg(name ORDER BY name) FROM given)
+        UPDATE environments e SET position = requested.position FROM requested, allowed
+        WHERE e.name = requested.name
+            AND (SELECT array_agg(name ORDER BY name) FROM requested)
                 = (SELECT array_agg(name ORDER BY name) FROM environments)
         RETURNING e.id
     )""",
@@ -111,6 +111,11 @@ def show(path: ServicePath) -> Response:
 
 
 def state(name: str) -> str:
+    """Return what of a service runs where, as JSON.
+
+    Raises:
+        ProblemError: 404, there is no such service.
+    """
     content = STATE.run({"name": name})
     if content is None:
         raise ProblemError(404, "There is no such service.")
@@ -144,6 +149,11 @@ def diff(query: DiffQuery) -> Response:
 
 
 def difference(query: DiffQuery) -> str:
+    """Return the differences between two environments as JSON.
+
+    Raises:
+        ProblemError: 404, there is no such environment.
+    """
     names = sorted({query.from_, query.to})
     content = DIFF.run({"from": query.from_, "to": query.to, "names": names})
     if content is None:

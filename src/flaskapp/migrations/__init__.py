@@ -1,1 +1,1 @@
-"""Alembic's revisions. Expand first, contract a release later: the previous release serves on the new schema."""
+"""Alembic's revisions. Each keeps the schema compatible with the previous release (expand, then contract later)."""

@@ -1,4 +1,4 @@
-"""Run by Alembic for each command, on the connection that flaskapp.migrate gives it."""
+"""Alembic runs this for each command, on the connection that flaskapp.migrate passes to it."""
 
 from alembic import context
 

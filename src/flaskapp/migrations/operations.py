@@ -1,4 +1,4 @@
-"""What revisions do beyond Alembic's own operations."""
+"""Operations for revisions that Alembic does not have."""
 
 import time
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-LONGEST = 2**31 - 1  # milliseconds that PostgreSQL takes as a limit
+LONGEST = 2**31 - 1  # milliseconds, PostgreSQL's maximum for a timeout
 
 
 def create_index_concurrently(name: str, table: str, columns: list[str], **options: Any) -> None:
-    """Create an index without a lock that would keep the previous release from writing; may be repeated.
+    """Create an index without a lock that blocks writes of the previous release; it may be repeated.
 
-    Call it first in a revision: it ends the transaction, and what comes after it is then all or nothing. It waits for
-    every transaction that is open, the longest of which may be a backup's, up to the deadline of the command.
+    Call it first in a revision: it ends the transaction, and the operations after it are all or nothing. It waits for
+    every open transaction (a backup's may be long) until the command's deadline.
     """
     context = op.get_context()
     deadline: float = context.config.attributes["deadline"]  # type: ignore[union-attr]
     with context.autocommit_block():
-        op.execute("SET lock_timeout = 0")  # these waits hold up nobody
+        op.execute("SET lock_timeout = 0")  # waiting for these locks blocks no other session
         milliseconds = min(max(1, (deadline - time.monotonic()) * 1000), LONGEST)
         op.execute(f"SET statement_timeout = {int(milliseconds)}")
         valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")

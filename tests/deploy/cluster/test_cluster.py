@@ -18,8 +18,8 @@ import pytest
 import requests
 import yaml
 
-from flaskapp_deploy.cluster import controlplane, instance, lifecycle, node
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster import controlplane, lifecycle, localcluster, node
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.shell import DeployError
 
 ONE, TWO = "side-one", "side-two"
@@ -46,40 +46,39 @@ spec:
 
 @dataclass(frozen=True)
 class Trace:
-    """What an instance leaves on the machine: nothing, it is to be hoped."""
+    """What a cluster has on the machine, of which `down` leaves nothing."""
 
-    found: frozenset[str]
+    lines: frozenset[str]
 
     @classmethod
     def take(cls) -> "Trace":
-        def lines(*command: str) -> list[str]:
+        def output(*command: str) -> list[str]:
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
-        found = [f"namespace {line.split()[0]}" for line in lines("ip", "netns", "list") if line.strip()]
-        found += [f"link {link['ifname']}" for link in json.loads("".join(lines("ip", "-j", "link")))]
-        found += [f"route {route['dst']}" for route in json.loads("".join(lines("ip", "-j", "-4", "route")))]
-        found += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines()]
-        found += [f"group {path}" for path in Path("/sys/fs/cgroup").glob("*/flaskapp-*")]
-        found += [f"directory {path}" for root in ("/run", "/var/lib") for path in Path(root).iterdir()]
-        found += [f"directory {path}" for path in instance.state_root().glob("*")]
+        lines = [f"namespace {line.split()[0]}" for line in output("ip", "netns", "list") if line.strip()]
+        lines += [f"link {link['ifname']}" for link in json.loads("".join(output("ip", "-j", "link")))]
+        lines += [f"route {route['dst']}" for route in json.loads("".join(output("ip", "-j", "-4", "route")))]
+        lines += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines()]
+        lines += [f"group {path}" for path in Path("/sys/fs/cgroup").glob("*/flaskapp-*")]
+        lines += [f"directory {path}" for root in ("/run", "/var/lib") for path in Path(root).iterdir()]
+        lines += [f"directory {path}" for path in localcluster.state_root().glob("*")]
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 words = process.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:
                 continue
             # Threads of the kernel have no command line; ours name an instance in a path or namespace.
-            found += [f"process {words}"] if "side-one" in words or "side-two" in words else []
-        return cls(frozenset(found))
+            lines += [f"process {words}"] if "side-one" in words or "side-two" in words else []
+        return cls(frozenset(lines))
 
 
-def kubectl(made: Instance, *arguments: str, stdin: str = "", check: bool = True) -> str:
-    result = subprocess.run(lifecycle.kubectl(made, *arguments), input=stdin, capture_output=True, text=True)
-    assert result.returncode == 0 or not check, result.stderr
+def kubectl(cluster: LocalCluster, *arguments: str, stdin: str = "", check: bool = True) -> str:
+    result = cluster.admin().kubectl(*arguments, stdin=stdin, check=check)
     return result.stdout + result.stderr
 
 
-def ready(made: Instance) -> set[str]:
-    nodes = json.loads(kubectl(made, "get", "nodes", "--output=json"))["items"]
+def ready(cluster: LocalCluster) -> set[str]:
+    nodes = json.loads(kubectl(cluster, "get", "nodes", "--output=json"))["items"]
     return {
         one["metadata"]["name"]
         for one in nodes
@@ -96,12 +95,12 @@ def in_mount_namespace(script: str) -> subprocess.CompletedProcess[str]:
 
 def processes_of(word: str) -> set[int]:
     """Ids of the programs that have `word` in their command line; the shell that keeps them has none."""
-    found = set()
+    pids = set()
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if word.encode() in line.read_bytes():
-                found.add(int(line.parent.name))
-    return found
+                pids.add(int(line.parent.name))
+    return pids
 
 
 @pytest.fixture(scope="module")
@@ -114,27 +113,26 @@ def before() -> Trace:
 
 
 @pytest.fixture(scope="module")
-def one(before: Trace) -> Iterator[Instance]:
+def one(before: Trace) -> Iterator[LocalCluster]:
     yield lifecycle.up(ONE)
     lifecycle.down(ONE)
 
 
 @pytest.fixture(scope="module")
-def two(before: Trace) -> Iterator[Instance]:
+def two(before: Trace) -> Iterator[LocalCluster]:
     yield lifecycle.up(TWO)
     lifecycle.down(TWO)
 
 
-def test_two_instances_side_by_side(one: Instance, two: Instance) -> None:
+def test_two_instances_side_by_side(one: LocalCluster, two: LocalCluster) -> None:
     assert ready(one) == ready(two) == {"n1"}
     assert not one.network.overlaps(two.network)
-    assert set(instance.names()) >= {ONE, TWO}
+    assert set(localcluster.names()) >= {ONE, TWO}
 
 
-def test_up_again_starts_nothing(one: Instance) -> None:
+def test_up_again_starts_nothing(one: LocalCluster) -> None:
     def processes() -> dict[str, set[int]]:
-        parts = [controlplane.process(one, part) for part in controlplane.PROGRAMS]
-        control = {process.pid for process in (*parts, node.process(one, "n1"))}
+        control = {one.process(part).pid for part in (*controlplane.PROGRAMS, "n1")}
         inside = {name: processes_of(f"{one.run}/n1/{name}") for name in ("containerd.toml", "kube-proxy.yaml")}
         return {"control": {pid for pid in control if pid}, **inside}
 
@@ -145,13 +143,13 @@ def test_up_again_starts_nothing(one: Instance) -> None:
     assert processes() == before
 
 
-def test_nobody_comes_in_without_a_certificate(one: Instance) -> None:
+def test_nobody_comes_in_without_a_certificate(one: LocalCluster) -> None:
     authority = str(controlplane.authority(one).certificate_path)
-    for address in (f"{controlplane.server(one)}/api", f"https://{one.node_address('n1')}:10250/pods"):
+    for address in (f"{one.server}/api", f"https://{one.node_address('n1')}:10250/pods"):
         assert requests.get(address, verify=authority, timeout=10).status_code == 401, address
 
 
-def test_a_volume_outlives_its_pod(one: Instance) -> None:
+def test_a_volume_outlives_its_pod(one: LocalCluster) -> None:
     kubectl(one, "apply", "-f", "-", stdin=VOLUME % "echo one > /kept/row")
     kubectl(one, "wait", "--for=condition=Ready", "pod/writer", "--timeout=60s")
     kubectl(one, "delete", "pod", "writer", "--wait")
@@ -160,7 +158,7 @@ def test_a_volume_outlives_its_pod(one: Instance) -> None:
     assert kubectl(one, "exec", "writer", "--", "/busybox", "cat", "/kept/row").strip() == "one"
 
 
-def test_cluster_names_resolve_whatever_the_kernels_defaults(one: Instance) -> None:
+def test_cluster_names_resolve_whatever_the_kernels_defaults(one: LocalCluster) -> None:
     def answer() -> str:
         asked = ["/busybox", "timeout", "10", "/busybox", "nslookup", "kubernetes.default.svc.cluster.local"]
         return kubectl(one, "exec", "writer", "--", *asked, check=False)
@@ -194,7 +192,7 @@ def test_a_machine_where_nothing_in_run_can_be_executed() -> None:
     assert "stopped" not in result.stdout
 
 
-def test_a_namespace_enforces_pod_security(one: Instance) -> None:
+def test_a_namespace_enforces_pod_security(one: LocalCluster) -> None:
     kubectl(one, "create", "namespace", "strict")
     kubectl(one, "label", "namespace", "strict", "pod-security.kubernetes.io/enforce=restricted")
     pod = list(yaml.safe_load_all(VOLUME % "true"))[1] | {"metadata": {"name": "refused", "namespace": "strict"}}
@@ -203,7 +201,7 @@ def test_a_namespace_enforces_pod_security(one: Instance) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_a_service_on_loopback(one: Instance) -> None:
+def test_a_service_on_loopback(one: LocalCluster) -> None:
     url = lifecycle.forward(ONE, "kube-system", "metrics-server")
     assert url.startswith("http://127.0.0.1:")
     assert lifecycle.forward(ONE, "kube-system", "metrics-server") == url
@@ -211,12 +209,12 @@ def test_a_service_on_loopback(one: Instance) -> None:
     assert answer.status_code in (200, 401, 403)
 
 
-def test_up_repairs_after_a_crash(one: Instance) -> None:
+def test_up_repairs_after_a_crash(one: LocalCluster) -> None:
     """A crash of everything at once, as a reboot is: no process in it may clean up."""
     for part in (*controlplane.PROGRAMS, "n1"):
-        process = node.process(one, part) if part == "n1" else controlplane.process(one, part)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
+        pid = one.process(part).pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
     time.sleep(1)
     states = lifecycle.status(one)
     assert set(states.values()) == {"stopped"}
@@ -228,22 +226,22 @@ def test_up_repairs_after_a_crash(one: Instance) -> None:
         time.sleep(1)
 
 
-def test_nodes_are_added_drained_and_stopped(two: Instance) -> None:
+def test_nodes_are_added_drained_and_stopped(two: LocalCluster) -> None:
     assert lifecycle.add_node(TWO) == "n2"
-    made = lifecycle.existing(TWO)
-    assert ready(made) == {"n1", "n2"}
+    cluster = lifecycle.existing(TWO)
+    assert ready(cluster) == {"n1", "n2"}
 
     lifecycle.drain_node(TWO, "n2", 60)
-    assert "SchedulingDisabled" in kubectl(made, "get", "node", "n2")
+    assert "SchedulingDisabled" in kubectl(cluster, "get", "node", "n2")
     lifecycle.stop_node(TWO, "n2")
-    assert lifecycle.status(made)["n2"] == "stopped"
-    wait_for = time.monotonic() + 90
-    while ready(made) != {"n1"}:
-        assert time.monotonic() < wait_for, "the stopped node still counts as ready"
+    assert lifecycle.status(cluster)["n2"] == "stopped"
+    deadline = time.monotonic() + 90
+    while ready(cluster) != {"n1"}:
+        assert time.monotonic() < deadline, "the stopped node still counts as ready"
         time.sleep(1)
     lifecycle.up(TWO)
-    assert ready(made) == {"n1", "n2"}
-    assert "SchedulingDisabled" not in kubectl(made, "get", "node", "n2")
+    assert ready(cluster) == {"n1", "n2"}
+    assert "SchedulingDisabled" not in kubectl(cluster, "get", "node", "n2")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +251,7 @@ def test_nodes_are_added_drained_and_stopped(two: Instance) -> None:
         ("kubelet/pods", "kubelet ended 5 times as soon as it was started"),
     ],
 )
-def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: str) -> None:
+def test_a_node_that_cannot_start_says_why(two: LocalCluster, broken: str, reason: str) -> None:
     lifecycle.stop_node(TWO, "n2")
     path = node.state(two, "n2") / broken
     kept = path.with_name("kept")
@@ -273,7 +271,7 @@ def test_a_node_that_cannot_start_says_why(two: Instance, broken: str, reason: s
     assert ready(two) == {"n1", "n2"}
 
 
-def test_errors_are_one_line(one: Instance) -> None:
+def test_errors_are_one_line(one: LocalCluster) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "flaskapp_deploy", "cluster", *arguments]
         result = subprocess.run(command, capture_output=True, text=True)
@@ -283,17 +281,17 @@ def test_errors_are_one_line(one: Instance) -> None:
     assert "there is no instance 'nowhere'" in run("status", "--name", "nowhere")
     assert "has no node 'n7'" in run("node", "stop", "n7", "--name", ONE)
     assert "use up to 20 of a-z" in run("up", "--name", "Not_A_Name")
-    for said in (run("status", "--name", "nowhere"), run("node", "stop", "n7", "--name", ONE)):
-        assert len(said.splitlines()) == 1
+    for message in (run("status", "--name", "nowhere"), run("node", "stop", "n7", "--name", ONE)):
+        assert len(message.splitlines()) == 1
 
 
-def test_down_leaves_nothing(one: Instance, two: Instance, before: Trace) -> None:
+def test_down_leaves_nothing(one: LocalCluster, two: LocalCluster, before: Trace) -> None:
     during = Trace.take()
-    assert any(line.startswith("process") for line in during.found - before.found)
-    assert any(line.startswith("group") for line in during.found - before.found)
+    assert any(line.startswith("process") for line in during.lines - before.lines)
+    assert any(line.startswith("group") for line in during.lines - before.lines)
     assert lifecycle.down(ONE)
     for covered in ("/run/containerd", "/var/lib/cni", "/run/netns"):  # the neighbor keeps what is its own
         subprocess.run(node.enter(two, "n1", "mountpoint", "--quiet", covered), check=True)
     assert lifecycle.down(TWO)
     assert not lifecycle.down(ONE)
-    assert sorted(Trace.take().found - before.found) == []
+    assert sorted(Trace.take().lines - before.lines) == []

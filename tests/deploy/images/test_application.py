@@ -434,4 +434,4 @@ def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:
 def test_command_says_what_is_wrong_in_one_line(arguments: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", "flaskapp_deploy", *arguments], capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr == "Error: /nowhere is not a directory: name the one that holds the application\n"
+    assert result.stderr == "error: /nowhere is not a directory: name the one that holds the application\n"

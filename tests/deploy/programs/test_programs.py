@@ -40,9 +40,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
 
 def test_groups_name_their_tools() -> None:
     assert {"kubernetes", "chart", "images"} <= set(programs.groups())
-    found = {tool.name: tool for tool in programs.tools_of("kubernetes")}
-    assert {"kube-apiserver", "kubelet", "kubectl", "coredns", "metrics-server"} <= found.keys()
-    assert found["kubelet"].version.startswith("1.")
+    tools = {tool.name: tool for tool in programs.tools_of("kubernetes")}
+    assert {"kube-apiserver", "kubelet", "kubectl", "coredns", "metrics-server"} <= tools.keys()
+    assert tools["kubelet"].version.startswith("1.")
     assert {"helm", "ct", "helm-unittest", "kubeconform", "helm-docs"} <= {t.name for t in programs.tools_of("chart")}
 
 
@@ -72,7 +72,8 @@ def test_two_builds_at_once(module: Module) -> None:
 def test_an_interrupted_build_goes_on(module: Module, tmp_path: Path) -> None:
     module("first", "second")
     program = textwrap.dedent(f"""
-        import pathlib, tools
+        import pathlib
+        from flaskapp_deploy import programs
         programs.ROOT = pathlib.Path({str(programs.ROOT)!r})
         programs.binaries("own")
     """)
@@ -81,10 +82,8 @@ def test_an_interrupted_build_goes_on(module: Module, tmp_path: Path) -> None:
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert child.stderr is not None
-    for line in child.stderr:
-        if "2 of 2" in line:
-            os.killpg(child.pid, signal.SIGKILL)
-            break
+    assert any("2 of 2" in line for line in child.stderr)
+    os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     child.stderr.close()
     time.sleep(0.1)

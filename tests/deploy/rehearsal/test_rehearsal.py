@@ -1,4 +1,4 @@
-"""buildspec.yml run whole on a directory that isn't ours, named by release.toml alone: pushed once, rolled back, told.
+"""buildspec.yml run whole on a directory that is not ours, by release.toml alone: pushed once, rolled back, recorded.
 
 The tests of this module follow each other on one release; each leaves it as the next one needs it.
 """
@@ -18,7 +18,7 @@ import requests
 
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.rehearsal import rehearse
+from flaskapp_deploy.rehearsal import codebuild, rehearse
 from flaskapp_deploy.rehearsal.rehearse import Cloud
 from flaskapp_deploy.release import config, release
 from flaskapp_deploy.resources import ROOT
@@ -35,17 +35,17 @@ checks = ["python -m compileall -q examples/hello"]
 environment = "staging"
 release_values = ["environments/staging.yaml", "examples/hello/values.yaml"]
 """
-# What only a cluster tells: the smoke test passes, and no pod gets ready.
+# What only a cluster shows: the smoke test passes, and no pod gets ready.
 BREAKS_IN_A_CLUSTER = (
     '\nimport os\nif "KUBERNETES_SERVICE_HOST" in os.environ:\n    raise SystemExit("not in a cluster")\n'
 )
 
 
 class Build:
-    """What a build left: its exit code, its log, the runner's result and release.json."""
+    """What a build left: its end, its log, the runner's result and release.json."""
 
-    def __init__(self, code: int, output: Path) -> None:
-        self.code, self.output = code, output
+    def __init__(self, succeeded: bool, output: Path) -> None:
+        self.succeeded, self.output = succeeded, output
         self.log = (output / "build.log").read_text()
         self.result: dict[str, Any] = json.loads((output / "result.json").read_text())
 
@@ -74,10 +74,20 @@ class Repository:
 
     def build(self, **variables: str) -> Build:
         """Build in a fresh clone, as CodeBuild does."""
+        source, output = self.clone()
+        return Build(rehearse.build(self.cloud, source, output, variables), output)
+
+    def build_pull_request(self) -> Build:
+        """Build as the other project does, which knows no registry and has no secret."""
+        source, output = self.clone()
+        return Build(codebuild.Build("buildspec-pr.yml", source, output, {}, {}).run(), output)
+
+    def clone(self) -> tuple[Path, Path]:
+        """A checkout, and a folder for what a build leaves."""
         self.builds += 1
         source, output = self.path.with_name(f"source-{self.builds}"), self.path.with_name(f"output-{self.builds}")
         subprocess.run(["git", "clone", "--quiet", str(self.path), str(source)], check=True)
-        return Build(rehearse.build(self.cloud, source, output, variables), output)
+        return source, output
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +148,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, ledger: Ledger) -> Iterator[
         .replace('"environments', f'"{ROOT}/environments')
     )
     os.environ |= {"LEDGER_URL": ledger.url, "LEDGER_TOKEN": ledger.token}
-    with rehearse.cloud(config.load(file), INSTANCE) as made:
+    with rehearse.make_cloud(config.load(file), INSTANCE) as made:
         yield made
     if not os.environ.get("KEEP"):
         lifecycle.down(INSTANCE)
@@ -155,7 +165,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, cloud: Cloud) -> Reposi
 
 @pytest.fixture(scope="module")
 def cluster(cloud: Cloud) -> Cluster:
-    return Cluster(cloud.kubeconfig, "", cloud.release.namespace)
+    return Cluster(cloud.kubeconfig, "", cloud.config.namespace)
 
 
 def images(cluster: Cluster) -> set[str]:
@@ -171,7 +181,7 @@ def first(repository: Repository) -> Build:
 
 
 def test_a_commit_becomes_a_release_by_digest(first: Build, cluster: Cluster) -> None:
-    assert first.code == 0, first.log[-3000:]
+    assert first.succeeded, first.log[-3000:]
     image, chart = first.release["image"], first.release["chart"]
     assert images(cluster) == {image["reference"]}
     assert "@sha256:" in image["reference"]
@@ -196,21 +206,21 @@ def test_exported_variables_and_artifacts(first: Build) -> None:
     assert sum(name.endswith(".cdx.json") for name in names) == 2
 
 
-def test_what_the_ledger_was_not_told_is_kept_and_told_next_time(
+def test_what_could_not_be_reported_is_kept_and_reported_next_time(
     first: Build, repository: Repository, ledger: Ledger
 ) -> None:
     assert len(first.release["pending_records"]) == 1
     ledger.start()
     again = repository.build()
-    assert again.code == 0, again.log[-3000:]
+    assert again.succeeded, again.log[-3000:]
     assert again.pushed == 0
     assert again.release["image"]["digest"] == first.release["image"]["digest"]
     assert again.release["chart"]["digest"] == first.release["chart"]["digest"]
     assert again.release["pending_records"] == []
-    told = ledger.deployments()
-    assert [item["status"] for item in told] == ["succeeded", "succeeded"]
-    assert {item["digest"] for item in told} == {first.release["image"]["digest"]}
-    assert {item["service"] for item in told} == {"hello"}
+    reported = ledger.deployments()
+    assert [item["status"] for item in reported] == ["succeeded", "succeeded"]
+    assert {item["digest"] for item in reported} == {first.release["image"]["digest"]}
+    assert {item["service"] for item in reported} == {"hello"}
 
 
 def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
@@ -218,14 +228,25 @@ def test_a_namespace_that_is_not_there(cloud: Cloud) -> None:
         release.preflight(Cluster(cloud.kubeconfig, "", "not-there"))
 
 
+def test_a_pull_request_is_built_and_scanned_and_nothing_is_pushed(repository: Repository) -> None:
+    build = repository.build_pull_request()
+    assert build.succeeded, build.log[-3000:]
+    assert build.result["not_executed"] == []
+    assert build.pushed == 0
+    assert [line for line in build.log.splitlines() if line.startswith("step ") and line.endswith(" begins")] == [
+        f"step {name} begins" for name in ("version", "check", "build", "scan")
+    ]
+
+
 def test_a_failing_check_publishes_nothing(repository: Repository, cluster: Cluster, ledger: Ledger) -> None:
     before = images(cluster)
     good = (repository.path / "release.toml").read_text()
     repository.commit("release.toml", good.replace("python -m compileall -q examples/hello", "echo no; false"))
     failed = repository.build()
-    assert failed.code != 0
+    assert not failed.succeeded
     assert failed.pushed == 0
-    assert "the check `echo no; false` ended with 1" in failed.log
+    assert "step check failed: the check `echo no; false` ended with 1" in failed.log
+    assert "step record begins" in failed.log
     assert images(cluster) == before
     assert len(ledger.deployments()) == 2
     repository.commit("release.toml", good)
@@ -238,7 +259,7 @@ def test_an_image_that_fails_in_the_cluster_is_rolled_back_and_recorded(
     good = (repository.path / "examples/hello/app.py").read_text()
     repository.commit("examples/hello/app.py", good + BREAKS_IN_A_CLUSTER)
     failed = repository.build(RELEASE_TIMEOUT="45s")
-    assert failed.code != 0
+    assert not failed.succeeded
     assert failed.release["outcome"]["status"] == "rolled_back"
     assert images(cluster) == before
     assert "not in a cluster" in (failed.output / "artifacts/diagnosis.txt").read_text()

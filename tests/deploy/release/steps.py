@@ -18,7 +18,7 @@ from flaskapp_deploy.resources import ROOT
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-KNOWN = {"version": "1.0.0", "chart_version": "1.0.0", "commit": "0" * 40, "committed_at": "", "tag": "", "source": ""}
+COMMIT = {"version": "1.0.0", "chart_version": "1.0.0", "commit": "0" * 40, "committed_at": "", "tag": "", "source": ""}
 PASSWORD = "a password of the test's"
 
 
@@ -51,9 +51,9 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
     return run
 
 
-def built(checkout: Path, address: str, content: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
+def built(checkout: Path, address: str, content: str, begun: dict[str, Any] | None = None) -> dict[str, Any]:
     """Leave what `version`, `build` and `scan` leave, with an image of one small layer for two platforms."""
-    known = dict(known or KNOWN)
+    release = dict(begun or COMMIT)
     folder = checkout / "build/release"
     blobs = folder / "image/blobs/sha256"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,11 @@ def built(checkout: Path, address: str, content: str, known: dict[str, Any] | No
     index = document({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}, INDEX)
     (folder / "image/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
     (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    image = {"repository": f"{address}/flaskapp", "tag": known["version"], "digest": index["digest"]}
-    known |= {"build": image | {"platforms": platforms, "bases": []}, "scan": {"result": "passed"}}
-    write(checkout, known)
-    return known
+    image = {"repository": f"{address}/flaskapp", "tag": release["version"], "digest": index["digest"]}
+    image |= {"reference": f"{address}/flaskapp@{index['digest']}", "platforms": platforms, "bases": []}
+    release |= {"build": image, "scan": {"result": "passed"}}
+    write(checkout, release)
+    return release
 
 
 def archive(content: bytes) -> bytes:
@@ -103,15 +104,15 @@ def read(checkout: Path) -> dict[str, Any]:
     return dict(json.loads((checkout / "build/release/release.json").read_text()))
 
 
-def write(checkout: Path, known: dict[str, Any]) -> None:
-    (checkout / "build/release/release.json").write_text(json.dumps(known))
+def write(checkout: Path, release: dict[str, Any]) -> None:
+    (checkout / "build/release/release.json").write_text(json.dumps(release))
 
 
-def refused(done: "subprocess.CompletedProcess[str]", *said: str) -> None:
+def refused(result: "subprocess.CompletedProcess[str]", *words: str) -> None:
     """It failed, in one line that says this."""
-    assert done.returncode != 0, done.stdout + done.stderr
-    [line] = done.stderr.strip().splitlines()[-1:]
-    assert line.startswith("Error: "), done.stderr
-    assert "Traceback" not in done.stderr
-    for word in said:
+    assert result.returncode != 0, result.stdout + result.stderr
+    [line] = result.stderr.strip().splitlines()[-1:]
+    assert line.startswith("error: "), result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
         assert word in line, line

@@ -28,7 +28,7 @@ STAND_IN = """
 import sys
 from pathlib import Path
 from flaskapp_deploy.images import debian
-debian.make(Path(sys.argv[1]) / "root", "amd64", Path(sys.argv[1]) / "log", print, native=True)
+debian.make(Path(sys.argv[1]) / "root", "trixie", "amd64", Path(sys.argv[1]) / "log", print, native=True)
 """
 DEBIANS = re.compile(
     r"\bapt(?:-get|-cache)?\b|\bdpkg(?:-deb)?\b|debootstrap|nogroup|/usr/lib/(?:postgresql|cni)|adduser"
@@ -93,13 +93,13 @@ def test_a_base_that_no_registry_serves(tmp_path: Path) -> None:
 
 def test_nothing_else_is_debians() -> None:
     """Words that name what Amazon Linux lacks, in what a release reads and runs there."""
-    found = {}
+    wrong = {}
     for path in sorted(path for pattern in RELEASE_PATH + CHECKS for path in ROOT.glob(pattern) if path.is_file()):
         name = str(path.relative_to(ROOT))
         words = set(DEBIANS.findall(path.read_text())) - ALLOWED.get(name, set())
         if words:
-            found[name] = words
-    assert not found
+            wrong[name] = words
+    assert not wrong
 
 
 def fake(folder: Path, name: str, script: str) -> None:

@@ -36,23 +36,26 @@ def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "message"),
     [
-        ("name =", "title =", "'name' is missing"),
-        ("name =", 'color = "red"\nname =', "'color' is unknown"),
+        ("name =", "title =", "'name' is missing; 'title' is unknown$"),
+        ("name =", 'color = "red"\nname =', "'color' is unknown$"),
+        ("namespace =", "namespce =", "'namespace' is missing; 'namespce' is unknown, did you mean 'namespace'"),
         ('"flaskapp"  ', "7  ", "'name' must be a string"),
         ('["environments/dev.yaml"]', '"environments/dev.yaml"', "'values' must be a list"),
+        ('["environments/dev.yaml"]', "[7]", "'values.0' must be a path"),
         ("environments/dev.yaml", "environments/prod.yaml", "no values file"),
         ("environments/staging.yaml", "environments/prod.yaml", "no values file"),
-        ('["python -m tests', '[7, "python -m tests', "'checks' must be a list of strings"),
+        ('["python -m tests', '[7, "python -m tests', "'checks.0' must be a string"),
         ("charts/flaskapp", "charts/other", "no chart in"),
         ('application = "."', 'application = "nowhere"', "no directory"),
         ('application = "."', "application = .", "release.toml: "),
     ],
 )
-def test_mistakes_are_named(tree: Path, before: str, after: str, said: str) -> None:
+def test_mistakes_are_named(tree: Path, before: str, after: str, message: str) -> None:
     assert before in GOOD
     file = tree / "release.toml"
     file.write_text(GOOD.replace(before, after, 1))
-    with pytest.raises(DeployError, match=said):
+    with pytest.raises(DeployError, match=message) as refused:
         config.load(file)
+    assert "\n" not in str(refused.value)

@@ -7,17 +7,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flaskapp_deploy.rehearsal.registry import Registry
-from tests.deploy.release.steps import KNOWN, Run, built, read, refused, write
+from tests.deploy.release.steps import COMMIT, Run, built, read, refused, write
 
 
 def test_a_step_left_out(run: Run) -> None:
-    refused(run("push"), "run `deploy/flaskapp-deploy")
-    refused(run("package"), "run `deploy/flaskapp-deploy")
-    refused(run("release"), "run `deploy/flaskapp-deploy")
+    for step in ("build", "scan", "push", "package", "verify", "release"):
+        refused(run(step), "nothing of the step 'version': run `deploy/flaskapp-deploy version` first")
+
+
+def test_steps_left_out_after_the_version(run: Run, checkout: Path, ecr: Registry) -> None:
+    release = built(checkout, ecr.address, "left out")
+    refused(run("package"), "nothing of the step 'push': run `deploy/flaskapp-deploy push` first")
+    refused(run("scan", "--pushed"), "nothing of the step 'push'")
+    refused(run("release"), "nothing of the step 'package'")
+    write(checkout, {name: value for name, value in release.items() if name != "scan"})
+    refused(run("push"), "nothing of the step 'scan'")
 
 
 def test_uncommitted_changes(run: Run, checkout: Path) -> None:
@@ -37,9 +46,9 @@ def test_login(run: Run, checkout: Path, ecr: Registry, tmp_path: Path) -> None:
 
 
 def test_repositories(run: Run, checkout: Path, ecr: Registry) -> None:
-    known = built(checkout, ecr.address, "repositories")
-    known["build"] |= {"repository": f"{ecr.address}/shop"}
-    write(checkout, known)
+    release = built(checkout, ecr.address, "repositories")
+    release["build"] |= {"repository": f"{ecr.address}/shop"}
+    write(checkout, release)
     refused(run("push"), "create it first", "infra/ecr.yaml")
 
 
@@ -59,7 +68,7 @@ def test_a_tag_does_not_move(run: Run, checkout: Path, ecr: Registry) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "remedy"),
     [
         (401, "log in"),
         (403, "log in again"),
@@ -69,10 +78,10 @@ def test_a_tag_does_not_move(run: Run, checkout: Path, ecr: Registry) -> None:
         (503, "run it again"),
     ],
 )
-def test_a_registry_that_answers(run: Run, checkout: Path, status: int, said: str) -> None:
+def test_a_registry_that_answers(run: Run, checkout: Path, status: int, remedy: str) -> None:
     with answering(status) as address:
         built(checkout, address, "status")
-        refused(run("push", REGISTRY=address), str(status), said)
+        refused(run("push", REGISTRY=address), str(status), remedy)
 
 
 def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Registry) -> None:
@@ -86,9 +95,9 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
     text = (config / "config.json").read_text()
     (config / "config.json").write_text(text.replace(ecr.address, f"127.0.0.1:{cutter.port}"))
     # Another tag than the other tests'.
-    known = read(checkout)
-    known["build"]["tag"] = "1.1.0"
-    write(checkout, known)
+    release = read(checkout)
+    release["build"]["tag"] = "1.1.0"
+    write(checkout, release)
     refused(run("push", DOCKER_CONFIG=str(config)), "run it again")
     cutter.after = 2**40
     again = run("push", DOCKER_CONFIG=str(config))
@@ -98,14 +107,14 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
 
 
 def test_a_key_that_cannot_sign_leaves_no_tag(run: Run, checkout: Path, ecr: Registry) -> None:
-    known = built(checkout, ecr.address, "key", KNOWN | {"version": "3.0.0"})
+    release = built(checkout, ecr.address, "key", COMMIT | {"version": "3.0.0"})
     refused(run("push", COSIGN_KEY=""), "COSIGN_KEY is not set")
     refused(run("push", COSIGN_PASSWORD="wrong"), "cosign sign failed", "COSIGN_PASSWORD")
     assert "image" not in read(checkout)
     result = run("push")
     assert result.returncode == 0, result.stderr
     assert "is there already" not in result.stderr
-    assert read(checkout)["image"]["digest"] == known["build"]["digest"]
+    assert read(checkout)["image"]["digest"] == release["build"]["digest"]
 
 
 def test_a_digest_that_the_registry_does_not_have(run: Run, ecr: Registry, signing: Path) -> None:
@@ -114,8 +123,7 @@ def test_a_digest_that_the_registry_does_not_have(run: Run, ecr: Registry, signi
 
 
 def test_a_login_to_the_cluster_that_has_ended(run: Run, checkout: Path, ecr: Registry, tmp_path: Path) -> None:
-    known = built(checkout, ecr.address, "cluster")
-    write(checkout, known | {"image": known["build"], "chart": {"reference": "x", "version": "1.0.0"}})
+    packaged(checkout, built(checkout, ecr.address, "cluster"))
     with answering(401) as address:
         cluster = {"name": "c", "cluster": {"server": f"http://{address}"}}
         context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
@@ -127,17 +135,36 @@ def test_a_login_to_the_cluster_that_has_ended(run: Run, checkout: Path, ecr: Re
 
 
 def test_no_cluster(run: Run, checkout: Path, ecr: Registry) -> None:
-    known = built(checkout, ecr.address, "cluster")
-    known |= {"image": known["build"], "chart": {"reference": "x", "version": "1.0.0"}}
-    write(checkout, known)
+    packaged(checkout, built(checkout, ecr.address, "cluster"))
     refused(run("release"), "cluster can't be reached", "update-kubeconfig")
     assert "outcome" not in read(checkout)
+
+
+def test_what_takes_seconds_is_looked_at_before_the_checks(run: Run, ecr: Registry, tmp_path: Path) -> None:
+    wrong = [
+        ({"REGISTRY": ""}, "REGISTRY is not set"),
+        ({"CHART_REPOSITORY": "charts/shop"}, "end it in /flaskapp"),
+        ({"COSIGN_KEY": ""}, "COSIGN_KEY is not set"),
+        ({"IMAGE_REPOSITORY": "shop"}, "create it first"),
+        ({"DOCKER_CONFIG": str(tmp_path)}, "log in"),
+        ({}, "cluster can't be reached"),
+    ]
+    for variables, message in wrong:
+        result = run("release-all", **variables)
+        refused(result, "step preflight failed", message)
+        assert "step check begins" not in result.stderr
 
 
 def test_record_without_a_release_tells_nothing(run: Run) -> None:
     result = run("record")
     assert result.returncode == 0
     assert "nothing was released" in result.stderr
+
+
+def packaged(checkout: Path, release: dict[str, Any]) -> None:
+    """Leave what `push` and `package` leave."""
+    chart = {"name": "flaskapp", "version": "1.0.0", "digest": "sha256:0", "reference": "x"}
+    write(checkout, release | {"image": release["build"], "chart": chart})
 
 
 @contextmanager

@@ -30,7 +30,7 @@ ADVISORY = {
         }
     ],
 }
-FOUND = Finding(("CVE-2024-22195", "GHSA-h5c8-rqwp-cp95"), "jinja2", "3.1.2", "mended in 3.1.3")
+FINDING = Finding(("CVE-2024-22195", "GHSA-h5c8-rqwp-cp95"), "jinja2", "3.1.2", "fixed in 3.1.3")
 
 
 class Osv(http.server.BaseHTTPRequestHandler):
@@ -39,8 +39,8 @@ class Osv(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(question["package"]["name"])
-        known = question["package"]["name"] == "jinja2" and question["version"] == "3.1.2"
-        body = json.dumps({"vulns": [ADVISORY]} if known else {}).encode()
+        vulnerable = question["package"]["name"] == "jinja2" and question["version"] == "3.1.2"
+        body = json.dumps({"vulns": [ADVISORY]} if vulnerable else {}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -61,33 +61,33 @@ def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Osv]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where scan.json goes; release.json isn't touched."""
+    """Where scan.json goes."""
     monkeypatch.setattr(state, "FOLDER", tmp_path)
-    monkeypatch.setattr(state, "add", lambda **_: None)
     return tmp_path
 
 
 def test_a_vulnerable_package_is_found(osv: type[Osv]) -> None:
-    assert scan.ask({("jinja2", "3.1.2"), ("flask", "3.1.3")}) == ([FOUND], "")
+    assert scan.ask({("jinja2", "3.1.2"), ("flask", "3.1.3")}) == ([FINDING], "")
     assert set(osv.asked) == {"jinja2", "flask"}
 
 
-def test_a_version_that_is_mended_passes(osv: type[Osv]) -> None:
+def test_a_version_that_is_fixed_passes(osv: type[Osv]) -> None:
     assert scan.ask({("jinja2", "3.1.6")}) == ([], "")
 
 
 def test_no_answer_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OSV_URL", "http://127.0.0.1:9/v1/query")
-    found, reason = scan.ask({("jinja2", "3.1.2")})
-    assert found == []
+    findings, reason = scan.ask({("jinja2", "3.1.2")})
+    assert findings == []
     assert "127.0.0.1" in reason
 
 
 def test_what_was_found_fails_unless_it_is_allowed(folder: Path) -> None:
-    with pytest.raises(DeployError, match=r"CVE-2024-22195 in jinja2 3\.1\.2 \(mended in 3\.1\.3\): take a"):
-        scan.conclude("scan", [FOUND], "", {})
+    with pytest.raises(DeployError, match=r"CVE-2024-22195 in jinja2 3\.1\.2 \(fixed in 3\.1\.3\): take a"):
+        scan.conclude("scan", [FINDING], "", {})
     assert json.loads((folder / "scan.json").read_text())["scan"]["result"] == "failed"
-    scan.conclude("scan", [FOUND], "", {"GHSA-h5c8-rqwp-cp95": "never called"})  # by any of its names
+    scanned = scan.conclude("scan", [FINDING], "", {"GHSA-h5c8-rqwp-cp95": "never called"})  # by any of its names
+    assert scanned.result == "passed"
     assert json.loads((folder / "scan.json").read_text())["scan"]["result"] == "passed"
 
 
@@ -95,7 +95,7 @@ def test_what_was_found_fails_unless_it_is_allowed(folder: Path) -> None:
 def test_unchecked_is_said_and_refused_on_aws(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan.conclude("scan", [], "no route", {})
+    assert scan.conclude("scan", [], "no route", {}).result == "not checked"
     assert "NOT CHECKED for vulnerabilities: no route" in capsys.readouterr().err
     monkeypatch.setenv("REGISTRY", "123456789012.dkr.ecr.eu-central-1.amazonaws.com")
     with pytest.raises(DeployError, match="AWS releases nothing unchecked: no route"):
@@ -103,7 +103,7 @@ def test_unchecked_is_said_and_refused_on_aws(
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         ('id = "CVE-1"\nuntil = 2026-11-25\nreason = "x"', "CVE-1 was allowed until 2026-11-25"),
         ('id = "CVE-1"\nuntil = 2027-01-01', "CVE-1 needs id, until"),
@@ -112,9 +112,9 @@ def test_unchecked_is_said_and_refused_on_aws(
         ('id = "CVE-1"\nuntil = 2027-01-01\nreason = "x"\nforever = true', "and nothing else"),
     ],
 )
-def test_allowances_end_and_have_reasons(tmp_path: Path, entry: str, said: str) -> None:
+def test_allowances_end_and_have_reasons(tmp_path: Path, entry: str, message: str) -> None:
     (tmp_path / "allowed.toml").write_text(f"[[allowed]]\n{entry}\n")
-    with pytest.raises(DeployError, match=said):
+    with pytest.raises(DeployError, match=message):
         scan.allowances(tmp_path / "allowed.toml", TODAY)
 
 
@@ -134,15 +134,15 @@ def test_severe_findings_of_both_kinds_of_ecr_scans() -> None:
         {"severity": "HIGH", "status": "ACTIVE", "packageVulnerabilityDetails": details},
         {"severity": "HIGH", "status": "SUPPRESSED", "packageVulnerabilityDetails": details},
     ]
-    found = list(scan.severe({"findings": basic, "enhancedFindings": enhanced}))
-    assert [str(finding) for finding in found] == [
+    findings = list(scan.severe({"findings": basic, "enhancedFindings": enhanced}))
+    assert [str(finding) for finding in findings] == [
         "CVE-2026-1 in zlib 1:1.3 (CRITICAL)",
         "CVE-2026-3 in perl 5.40 (HIGH)",
     ]
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         ({"imageScanStatus": {"status": "COMPLETE"}, "imageScanFindings": {"findings": []}}, ""),
         ({"imageScanStatus": {"status": "FAILED", "description": "no such layer"}}, "no such layer"),
@@ -151,17 +151,17 @@ def test_severe_findings_of_both_kinds_of_ecr_scans() -> None:
     ],
 )
 def test_ecr_s_scan_must_come_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | None, message: str
 ) -> None:
     line = f"echo '{json.dumps(answer)}'" if answer else "echo AccessDenied >&2; exit 254"
     (tmp_path / "aws").write_text(f"#!/bin/sh\n{line}\n")
     (tmp_path / "aws").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setattr(scan, "SECONDS", 0)
-    if not said:
+    if not message:
         assert scan.ecr_findings("shop", "sha256:0") == {"findings": []}
     else:
-        with pytest.raises(DeployError, match=said):
+        with pytest.raises(DeployError, match=message):
             scan.ecr_findings("shop", "sha256:0")
 
 

@@ -27,9 +27,10 @@ class Published:
         self.checkout, self.run, self.ecr = checkout, run, ecr
         assert run("version").returncode == 0
         built(checkout, ecr.address, CONTENT, read(checkout))
-        self.said = [succeeded(run(step)) for step in ("push", "package", "verify")]
-        self.known = read(checkout)
-        self.chart, self.image = self.known["chart"]["reference"], self.known["image"]["reference"]
+        for step in ("push", "package", "verify"):
+            succeeded(run(step))
+        self.release = read(checkout)
+        self.chart, self.image = self.release["chart"]["reference"], self.release["image"]["reference"]
 
     def blob(self, digest: str) -> Path:
         """Where the registry keeps it."""
@@ -44,7 +45,7 @@ class Published:
 
     def write(self, **changes: Any) -> None:
         """Let release.json say something else."""
-        write(self.checkout, self.known | changes)
+        write(self.checkout, self.release | changes)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,9 @@ def other_key(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def succeeded(done: "subprocess.CompletedProcess[str]") -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+def succeeded(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stderr
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def tampered(path: Path, old: bytes, new: bytes) -> Iterator[None]:
 
 def test_a_release_is_verified_by_its_chart_and_the_public_key_alone(published: Published, signing: Path) -> None:
     message = succeeded(published.run("verify", published.chart, "--key", str(signing / "cosign.pub"), COSIGN_KEY=""))
-    assert f"runs {published.image}, both built from {published.known['commit']} and signed" in message
+    assert f"runs {published.image}, both built from {published.release['commit']} and signed" in message
     assert "linux/arm64: its SBOM is signed" in message
     assert "linux/amd64: its SBOM is signed" in message
 
@@ -101,18 +102,18 @@ def test_a_second_run_attaches_nothing(published: Published) -> None:
 def test_the_provenance_names_commit_and_build(published: Published) -> None:
     document = json.loads((published.checkout / "build/release/provenance.json").read_text())
     source = document["buildDefinition"]["resolvedDependencies"][0]
-    assert source["digest"] == {"gitCommit": published.known["commit"]}
-    assert document["buildDefinition"]["externalParameters"]["version"] == published.known["version"]
+    assert source["digest"] == {"gitCommit": published.release["commit"]}
+    assert document["buildDefinition"]["externalParameters"]["version"] == published.release["version"]
 
 
 def test_a_tampered_layer(published: Published) -> None:
-    layer = next(iter(published.known["image"]["platforms"].values()))["digest"]
+    layer = next(iter(published.release["image"]["platforms"].values()))["digest"]
     with tampered(published.blob(published.layer(f"@{layer}")), b"image", b"imaGe"):
         refused(published.run("verify"), "not intact in the registry")
 
 
 def test_a_tampered_image_manifest(published: Published) -> None:
-    with tampered(published.blob(published.known["image"]["digest"]), b"arm64", b"ARM64"):
+    with tampered(published.blob(published.release["image"]["digest"]), b"arm64", b"ARM64"):
         refused(published.run("verify"), "failed")
 
 
@@ -136,15 +137,15 @@ def test_an_image_that_somebody_else_pushed_is_not_released(
     published: Published, ecr: Registry, run: Run, checkout: Path, other_key: Path
 ) -> None:
     """Under the version that this commit will get, and signed by another key."""
-    known = built(checkout, ecr.address, "planted", steps.KNOWN | {"version": "6.6.6"})
+    planted = built(checkout, ecr.address, "planted", steps.COMMIT | {"version": "6.6.6"})
     succeeded(run("push", COSIGN_KEY=str(other_key / "cosign.key")))
-    write(checkout, {name: value for name, value in known.items() if name != "build"})
+    write(checkout, {name: value for name, value in planted.items() if name != "build"})
     refused(run("build"), "carries no signature")
 
 
 def test_a_chart_that_runs_another_image(published: Published) -> None:
     other = published.image[:-4] + "0000"
-    published.write(image=published.known["image"] | {"reference": other})
+    published.write(image=published.release["image"] | {"reference": other})
     refused(published.run("verify"), published.image, other)
     published.write()
 
@@ -182,7 +183,7 @@ def test_without_referrers_api_a_tag_leads_to_what_is_attached(
         predicate.write_text('{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}')
         cosign.attest(reference, cosign.SBOM, predicate)
         cosign.verify(reference, str(signing / "cosign.pub"))
-        assert len(cosign.statements(reference, cosign.SBOM, str(signing / "cosign.pub"))) == 1
+        assert len(cosign.read_statements(reference, cosign.SBOM, str(signing / "cosign.pub"))) == 1
         listed = subprocess.run([crane, "ls", f"{address}/flaskapp"], check=True, capture_output=True, text=True)
         assert listed.stdout.split() == [image["digest"].replace(":", "-")]
 

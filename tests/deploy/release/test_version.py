@@ -39,8 +39,8 @@ def commit(repository: Path, chart_version: str, app_version: str) -> None:
 
 
 def versions(repository: Path) -> tuple[str, str]:
-    found = version.of(repository, repository / "chart")
-    return found["version"], found["chart_version"]
+    release = version.read(repository, repository / "chart")
+    return release.version, release.chart_version
 
 
 def test_a_commit_is_a_prerelease_of_its_charts_versions(repository: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_pushed_branch_wins_over_a_tag_on_the_commit(repository: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("chart_version", "app_version", "tag", "said"),
+    ("chart_version", "app_version", "tag", "message"),
     [
         ("1.2.0", "1.3.0", "v1.2.0", "appVersion 1.3.0"),
         ("1.3.0", "1.2.0", "v1.2.0", "version 1.3.0"),
@@ -77,11 +77,11 @@ def test_the_pushed_branch_wins_over_a_tag_on_the_commit(repository: Path, monke
         ("1.2.0", "1.2.0", "vnext", "vX.Y.Z"),
     ],
 )
-def test_disagreement_is_named(repository: Path, chart_version: str, app_version: str, tag: str, said: str) -> None:
+def test_disagreement_is_named(repository: Path, chart_version: str, app_version: str, tag: str, message: str) -> None:
     commit(repository, chart_version, app_version)
     if tag:
         git(repository, "tag", tag)
-    with pytest.raises(DeployError, match=said):
+    with pytest.raises(DeployError, match=message):
         versions(repository)
 
 
@@ -93,9 +93,9 @@ def test_uncommitted_changes_are_refused(repository: Path) -> None:
 
 def test_a_folder_without_git(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="no git checkout"):
-        version.of(tmp_path, tmp_path)
+        version.read(tmp_path, tmp_path)
 
 
 def test_no_login_in_the_source(repository: Path) -> None:
     git(repository, "remote", "add", "origin", "https://user:secret@example.org/shop.git")
-    assert version.of(repository, repository / "chart")["source"] == "https://example.org/shop.git"
+    assert version.read(repository, repository / "chart").source == "https://example.org/shop.git"

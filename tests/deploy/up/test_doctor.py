@@ -224,5 +224,5 @@ def test_a_lock_and_the_command_that_frees_it(injector: FaultInjector) -> None:
 def test_no_such_release(injector: FaultInjector) -> None:
     asked = doctor("absent")
     assert asked.returncode == 1
-    assert asked.stderr.startswith("Error: there is no release 'absent' in the namespace 'release-doctor'")
+    assert asked.stderr.startswith("error: there is no release 'absent' in the namespace 'release-doctor'")
     assert asked.stderr.count("\n") == 1

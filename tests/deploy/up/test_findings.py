@@ -33,8 +33,8 @@ def moved(moment: re.Match[str]) -> str:
     return (datetime.fromisoformat(moment[0]) + (datetime.now(UTC) - NOW)).isoformat().replace("+00:00", "Z")
 
 
-def event(kind: str, said: str, ago: float = 5, count: int = 5, reason: str = "Unhealthy", name: str = "app") -> Any:
-    message = f"{kind.capitalize()} probe failed: {said}" if reason == "Unhealthy" else said
+def event(kind: str, output: str, ago: float = 5, count: int = 5, reason: str = "Unhealthy", name: str = "app") -> Any:
+    message = f"{kind.capitalize()} probe failed: {output}" if reason == "Unhealthy" else output
     involved = {"uid": "pod", "fieldPath": f"spec.containers{{{name}}}"}
     return {"reason": reason, "message": message, "lastTimestamp": at(ago), "count": count, "involvedObject": involved}
 
@@ -96,7 +96,7 @@ class Fake(Cluster):
         return subprocess.CompletedProcess([], 0, MOMENT.sub(moved, json.dumps({"items": items})), "")
 
 
-def said(*arguments: Any, **more: Any) -> list[str]:
+def diagnosis(*arguments: Any, **more: Any) -> list[str]:
     return list(map(str, doctor.examine(Fake(*arguments, **more), "shop")))
 
 
@@ -104,7 +104,7 @@ KILLED = {"restartCount": 3, "state": WAITING, "lastState": ended(20, 61)}
 STARTING = {"started": False, "state": running(40)}
 SERVING = {"started": True, "state": running(120)}
 EXEC = {"exec": {"command": ["python", "check.py"]}, "timeoutSeconds": 1}
-# The probes; the container's status; events; what is said, and the way out.
+# The probes; the container's status; events; the finding, and what to do next.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], str, str]] = {
     "killed by startup": (
         {"startup": HTTP},
@@ -296,7 +296,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], str, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_probe(name: str) -> None:
     probes, status, events, cause, way_out = CASES[name]
-    [line] = [one for one in said(probes, status, events) if "deployment/" not in one]
+    [line] = [one for one in diagnosis(probes, status, events) if "deployment/" not in one]
     assert cause in line
     assert way_out in line.partition(" Next: ")[2], line
     assert "again and again" not in line
@@ -304,22 +304,22 @@ def test_probe(name: str) -> None:
 
 def test_a_probe_of_another_container_names_where_its_values_are() -> None:
     events = [event("readiness", STATUS + "404", name="proxy")]
-    [line] = said({"readiness": SLOW}, SERVING, events, name="proxy")
+    [line] = diagnosis({"readiness": SLOW}, SERVING, events, name="proxy")
     assert "set sidecars (proxy).readinessProbe.httpGet.path" in line
 
 
 def test_the_databases_probe_is_no_value() -> None:
     events = [event("readiness", "rejecting", name="roles")]
-    [line] = said({"readiness": EXEC}, SERVING, events, name="roles", component="postgresql")
+    [line] = diagnosis({"readiness": EXEC}, SERVING, events, name="roles", component="postgresql")
     assert "readiness probe exec `python check.py`: rejecting" in line
     assert "probes." not in line
 
 
 def test_the_log_of_one_that_does_not_answer() -> None:
     """gunicorn starts a worker whose application calls sys.exit() again and again, and never ends."""
-    [line] = said({"startup": HTTP}, STARTING, [event("startup", REFUSED, 15, 20)], log="error: no TOKEN\n")
+    [line] = diagnosis({"startup": HTTP}, STARTING, [event("startup", REFUSED, 15, 20)], log="error: no TOKEN\n")
     assert "connection refused; its log says: error: no TOKEN. Next:" in line
-    [line] = said(
+    [line] = diagnosis(
         {"startup": HTTP}, KILLED, [event("startup", TIMEOUT, 25), killing("startup", 21)], previous="no TOKEN: error"
     )
     assert "so the kubelet restarts the container; its log says: no TOKEN: error. Next:" in line
@@ -344,7 +344,7 @@ FAILED_JOB = {
 @pytest.mark.parametrize(("status", "named"), [("503", False), ("404", True)])
 def test_an_error_is_the_effect_of_a_known_cause(status: str, named: bool) -> None:
     events = [event("readiness", STATUS + status)]
-    lines = said({"readiness": SLOW}, SERVING, events, objects=[FAILED_JOB], log="KeyError: 'X'\n")
+    lines = diagnosis({"readiness": SLOW}, SERVING, events, objects=[FAILED_JOB], log="KeyError: 'X'\n")
     assert "the migration failed" in lines[0]
     assert any("readiness probe" in line for line in lines) is named
 
@@ -374,20 +374,20 @@ STALE: dict[str, tuple[dict[str, Any], list[Any]]] = {
 @pytest.mark.parametrize("name", STALE)
 def test_history(name: str) -> None:
     status, events = STALE[name]
-    assert said({"startup": HTTP, "liveness": SLOW, "readiness": SLOW}, status, events) == []
+    assert diagnosis({"startup": HTTP, "liveness": SLOW, "readiness": SLOW}, status, events) == []
 
 
 def test_readiness_after_a_start_that_succeeded() -> None:
     """The run before was ended by its startup probe; this one started, and waits for something else."""
     status = {"started": True, "restartCount": 1, "state": running(30), "lastState": ended(31, 61)}
     events = [event("startup", REFUSED, 32, 20), killing("startup", 32), event("readiness", STATUS + "404")]
-    [line] = said({"startup": HTTP, "readiness": SLOW}, status, events)
+    [line] = diagnosis({"startup": HTTP, "readiness": SLOW}, status, events)
     assert "readiness probe GET /nope on port http: 404. Next:" in line
 
 
 def test_a_process_that_just_started() -> None:
-    [line] = said({"startup": HTTP}, STARTING | {"state": running(4)}, [event("startup", REFUSED, 2, 2)])
-    assert "no cause is known yet" in line
+    [line] = diagnosis({"startup": HTTP}, STARTING | {"state": running(4)}, [event("startup", REFUSED, 2, 2)])
+    assert "no cause is visible yet" in line
 
 
 # Ends that no probe made: the run's state, and the log.
@@ -421,10 +421,10 @@ LOG = (
 def test_crash(name: str) -> None:
     last, events, cause = CRASHES[name]
     status = {"restartCount": 3, "state": WAITING, "lastState": last}
-    [line] = [one for one in said({"startup": HTTP}, status, events, previous=LOG) if one.startswith("pod/")]
+    [line] = [one for one in diagnosis({"startup": HTTP}, status, events, previous=LOG) if one.startswith("pod/")]
     assert f"it ends again and again {cause}. Next:" in line
 
 
 def test_a_migration_says_its_exception() -> None:
-    lines = said({}, {"ready": True}, [], objects=[FAILED_JOB], log=LOG)
+    lines = diagnosis({}, {"ready": True}, [], objects=[FAILED_JOB], log=LOG)
     assert lines[0].startswith("job/shop-migration: the migration failed: KeyError: 'TOKEN' (/app/wsgi.py:3). Next:")

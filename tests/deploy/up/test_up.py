@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.release import config
 from flaskapp_deploy.shell import DeployError
@@ -33,7 +33,7 @@ def shell(lines: list[str]) -> str:
     return result.stdout
 
 
-def test_ledger(kubernetes: Instance) -> None:
+def test_ledger(kubernetes: LocalCluster) -> None:
     lines = make_up()
     asked = [line for line in lines if line.startswith(("TOKEN=", "curl"))]
     assert len(asked) == 4
@@ -48,7 +48,7 @@ def test_ledger(kubernetes: Instance) -> None:
     assert shell(asked[-2:-1]).count('"version"') >= 3
 
 
-def test_directory_that_is_not_ours(kubernetes: Instance) -> None:
+def test_directory_that_is_not_ours(kubernetes: LocalCluster) -> None:
     lines = make_up("APP=examples/hello", "VALUES=examples/hello/values.yaml")
     assert "Hello, world" in shell([line for line in lines if line.startswith("curl")])
 
@@ -61,7 +61,7 @@ def refused(*arguments: str) -> str:
     return result.stderr
 
 
-def test_two_directories_of_one_name(kubernetes: Instance, tmp_path: Path) -> None:
+def test_two_directories_of_one_name(kubernetes: LocalCluster, tmp_path: Path) -> None:
     for place in ("one", "two"):
         shutil.copytree(ROOT / "examples/hello", tmp_path / place / "web")
     (tmp_path / "two/web/app.py").write_text((ROOT / "examples/hello/app.py").read_text().replace("Hello", "Goodbye"))
@@ -103,7 +103,7 @@ rollout: {progressDeadlineSeconds: 10}
 
 
 def test_up_again_after_a_failed_migration(
-    kubernetes: Instance, admin: Callable[[str], Cluster], tmp_path: Path
+    kubernetes: LocalCluster, admin: Callable[[str], Cluster], tmp_path: Path
 ) -> None:
     """First the application is repaired, then what it needs: neither takes a step by hand."""
     application = tmp_path / "gated"
@@ -129,7 +129,7 @@ def test_directory_without_an_application() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]) -> None:
+def test_a_cluster_that_people_have(kubernetes: LocalCluster, images: dict[str, str]) -> None:
     """KUBE_CONTEXT: their kubeconfig, an image that its nodes can get; nothing of the cluster is ours."""
     people = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig)}
     context = ["KUBE_CONTEXT=flaskapp-test", "APP=examples/hello"]
@@ -143,4 +143,4 @@ def test_a_cluster_that_people_have(kubernetes: Instance, images: dict[str, str]
     refused = subprocess.run(command, cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
     assert "IMAGE=registry/name:tag" in refused.stderr
     down = subprocess.run(["make", "down", *context], cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
-    assert "the release 'hello' is gone" in down.stderr
+    assert "the release 'hello' is uninstalled" in down.stderr

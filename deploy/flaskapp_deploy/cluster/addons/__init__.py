@@ -1,12 +1,11 @@
 """What every cluster has beside Kubernetes itself: DNS, metrics and a default StorageClass, as images and manifests."""
 
 import string
-import subprocess
 import time
 from pathlib import Path
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.cluster.instance import Instance
+from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.cluster.node import PAUSE_IMAGE
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.images.buildkit import Builder
@@ -35,31 +34,27 @@ def images(binaries: Path) -> dict[str, Path]:
     return references
 
 
-def apply(instance: Instance, binaries: Path, references: dict[str, Path]) -> None:
+def apply(cluster: LocalCluster, references: dict[str, Path]) -> None:
     """Apply the manifests and wait until every component serves."""
     names = {archive.stem.replace("-", "_"): reference for reference, archive in references.items()}
-    manifests = "\n---\n".join(
-        string.Template((Path(__file__).parent / f"{name}.yaml").read_text()).substitute(
-            names, dns_address=instance.dns_address
-        )
-        for name in MANIFESTS
-    )
-    kubectl = [str(binaries / "kubectl"), f"--kubeconfig={instance.kubeconfig}"]
+    names["dns_address"] = str(cluster.dns_address)
+    files = [Path(__file__).with_name(f"{name}.yaml") for name in MANIFESTS]
+    manifests = "\n---\n".join(string.Template(file.read_text()).substitute(names) for file in files)
     # A first request may meet an API server that has just begun to serve.
-    for attempt in range(5):
-        command = [*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
-        result = subprocess.run(command, input=manifests, capture_output=True, text=True)
+    for _ in range(5):
+        result = cluster.admin().kubectl(
+            "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests, check=False
+        )
         if result.returncode == 0:
             break
-        if attempt == 4:
-            raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
         time.sleep(1)
+    else:
+        raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
     for name, namespace in DEPLOYMENTS.items():
         limit = f"--timeout={seconds(120):.0f}s"
-        command = [*kubectl, "-n", namespace, "rollout", "status", f"deployment/{name}", limit]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = cluster.admin(namespace).kubectl("rollout", "status", f"deployment/{name}", limit, check=False)
         if result.returncode:
-            raise DeployError(f"{name} does not get ready: {result.stderr.strip()}; `make shell` and look at its pods")
+            raise DeployError(f"{name} does not get ready: {shell.reason(result)}; `make shell` and look at its pods")
 
 
 def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> None:

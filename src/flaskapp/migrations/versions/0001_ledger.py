@@ -10,6 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the three tables and their indexes."""
     op.create_table(
         "environments",
         sa.Column("id", sa.Integer(), sa.Identity(always=True), nullable=False),

@@ -1,4 +1,4 @@
-"""Failure reports, API tokens, idempotency keys: new tables and an index, so the previous release does not notice."""
+"""Failure reports, API tokens, idempotency keys: new tables and an index, which the previous release ignores."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the index, then the tables."""
     # Until 0.2.0 this came last, and an interruption left the tables without the revision: hence `if_not_exists`.
     create_index_concurrently(
         "deployments_finished",

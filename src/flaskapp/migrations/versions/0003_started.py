@@ -1,4 +1,4 @@
-"""An index of what is under way, which `status=started` would else look for in the whole table."""
+"""An index of deployments under way, so that `status=started` does not scan the whole table."""
 
 from flaskapp.migrations.operations import create_index_concurrently
 
@@ -9,6 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Create the index."""
     create_index_concurrently(
         "deployments_started", "deployments", ["started_at", "id"], postgresql_where="status = 'started'"
     )
