@@ -1,204 +1,87 @@
-# The image of any WSGI application: a directory with its code and its requirements.
-#
-#   docker build .                                   this repository's service
-#   docker build -f Dockerfile examples/hello        any other directory
-#     --build-arg WSGI=shop.web:create_app()         where neither wsgi.py nor app.py says it
-#
-# Nothing runs in the last stage, so building for another architecture needs no emulation.
-
+# The image of a WSGI application (docs/images.md): `docker build .`, or `docker build -f Dockerfile examples/hello`.
+ARG PYTHON=3.13
+ARG BASE=public.ecr.aws/docker/library/python:${PYTHON}-slim-trixie
 # Timestamps inside the image, so that the same source gives the same digest.
 ARG SOURCE_DATE_EPOCH=1767225600
-ARG PYTHON=public.ecr.aws/docker/library/python:3.13-slim-trixie
+# `flaskapp-deploy` gives strip.py in its place. Without it, libraries keep their debug information.
+FROM scratch AS helpers
+FROM --platform=$BUILDPLATFORM ${BASE} AS tools
+SHELL ["/bin/sh", "-euc"]
+ENV PATH=/uv/bin:$PATH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_NO_WRAP=1
+RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/index ] || . /run/secrets/index; \
+    echo "uv==0.13.9 --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19" \
+      "--hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe" > uv.txt; \
+    python3 -m pip install --quiet --root-user-action=ignore --target=/uv --require-hashes -r uv.txt
 
+# What installing reads, without the code: a change of code installs nothing again.
+FROM tools AS requirements
+RUN --mount=type=bind,target=/context mkdir /requirements; cd /context; \
+    cp --parents *.txt */*.txt *.in */*.in *.lock pyproject.toml setup.* README* /requirements 2> /dev/null || true; \
+    cd /requirements; if [ -e requirements.lock ]; then echo --require-hashes -r requirements.lock > arguments; \
+    elif grep -qsxE '(-e *)?\.(\[.*\])?' requirements.txt; then echo -r resolved.txt > arguments; \
+    elif [ -e requirements.txt ]; then echo -r requirements.txt > arguments; \
+    elif [ -e uv.lock ]; then uv export -q --frozen --no-dev --no-emit-project -o uv.txt; echo -r uv.txt > arguments; \
+    elif [ -e pyproject.toml ]; then echo -r pyproject.toml > arguments; \
+    else echo "error: no requirements.txt: add one (pip freeze > requirements.txt), or a pyproject.toml"; exit 1; fi
 
-# The code, and its requirements apart from it: a change of code installs nothing again.
-FROM --platform=$BUILDPLATFORM ${PYTHON} AS app
-ENV PYTHONHASHSEED=0
-ARG WSGI=""
-RUN --mount=type=bind,target=/context <<'PYTHON'
-#!/usr/bin/env python
-import ast, compileall, os, shutil, sys, zlib
-from pathlib import Path
-from py_compile import PycInvalidationMode
+# The requirements in a directory for each architecture: the image's, and this machine's to try the code with.
+FROM tools AS deps
+ARG BUILDARCH TARGETARCH
+RUN --mount=from=requirements,source=/requirements,target=/requirements,rw --mount=from=helpers,target=/helpers \
+    --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/index ] || . /run/secrets/index; cd /requirements; \
+    ! grep -q resolved arguments || { uv pip compile -q --universal requirements.txt -o all.txt; \
+      grep -vE '^(-e )?(\.|file:)' all.txt > resolved.txt; }; \
+    for arch in $TARGETARCH $BUILDARCH; do \
+      echo "architecture: $arch"; platform=$(echo "$arch" | sed 's/amd64/x86_64/; s/arm64/aarch64/')-manylinux_2_36; \
+      uv pip install --python-platform="$platform" --target="/$arch" $(cat arguments); rm -f "/$arch/.lock"; \
+      pin="gunicorn==27.0.1 --hash=sha256:378b26b9a38adcf4592f28828233c1716acc55e833ea06bf48719782efaa0d10"; \
+      [ -e "/$arch/gunicorn" ] || echo "$pin" | uv pip install --target="/$arch" --no-deps -r -; done; \
+    [ ! -e /helpers/strip.py ] || python3 /helpers/strip.py "/$TARGETARCH"; \
+    python3 -X no_debug_ranges -m compileall -qq --invalidation-mode=unchecked-hash "/$TARGETARCH" || true
 
-context, app, requirements = Path("/context"), Path("/app"), Path("/requirements")
-
-
-def stop(message):
-    sys.exit(f"error: {message}")
-
-
-def unwanted(folder, names):
-    """What people keep beside their code: hidden files, secrets, local data, other people's packages."""
-    known = {"__pycache__", "node_modules", "instance"}
-    return [n for n in names if n in known or n.startswith(".") or (Path(folder) / n / "pyvenv.cfg").exists()]
-
-
-def bound(module):
-    """Names that a module binds at its top, each with what it is, as far as reading tells."""
-    found = {}
-    try:
-        nodes = list(ast.parse(module.read_bytes()).body)
-    except SyntaxError as error:
-        stop(f"{module.relative_to(app)}, line {error.lineno}: {error.msg}")
-    for node in nodes:
-        if isinstance(node, (ast.If, ast.Try, ast.With)):
-            nodes += node.body
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {alias.asname or alias.name: "imported" for alias in node.names}
-        elif isinstance(node, ast.FunctionDef):
-            required = len(node.args.posonlyargs + node.args.args) - len(node.args.defaults)
-            found[node.name] = "function" if required else "factory"
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
-            kind = "Flask" if ast.unparse(node.value).startswith(("Flask(", "flask.Flask(")) else "object"
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {target.id: kind for target in targets if isinstance(target, ast.Name)}
-    return found
-
-
-def callables(module):
-    """What of a module can be served, best first, as `module:callable`."""
-    found = bound(module) if module.exists() else {}
-    objects = [name for name in ("app", "application") if name in found]
-    objects += [name for name, kind in found.items() if kind == "Flask"]
-    factories = [f"{name}()" for name in ("create_app", "make_app") if found.get(name) in ("factory", "imported")]
-    name = module.parent.name if module.name == "__init__.py" else module.stem
-    return [f"{name}:{served}" for served in objects + factories]
-
-
-def wsgi():
-    """The application as `flask run` would find it, in wsgi.py or app.py; else that of the only package with one."""
-    usual = callables(app / "wsgi.py") + callables(app / "app.py")
-    packages = [found[:1] for module in sorted(app.glob("*/__init__.py")) if (found := callables(module))]
-    if not usual and len(packages) != 1:
-        stop(
-            "no WSGI application found: neither wsgi.py, app.py nor one package has `app`, `application` or"
-            " `create_app()`; name it with WSGI=module:callable, or wsgi_app in gunicorn.conf.py"
-        )
-    return (usual or packages[0])[0]
-
-
-if not any((context / f"requirements.{kind}").exists() for kind in ("lock", "txt")):
-    stop("no requirements.txt: add one that lists the application's packages (pip freeze > requirements.txt)")
-requirements.mkdir()
-for path in [*context.glob("requirements*"), *context.glob("constraints*")]:
-    (shutil.copytree if path.is_dir() else shutil.copy)(path, requirements / path.name)
-
-top = any((context / name).exists() for name in ("wsgi.py", "app.py"))
-source = context / "src" if (context / "src").is_dir() and not top else context
-shutil.copytree(source, app, ignore=unwanted, symlinks=True)
-
-settings, given = app / "gunicorn.conf.py", os.environ["WSGI"]
-if not settings.exists():
-    settings.write_text(f'''\
-# Written by the Dockerfile, because the application brings no gunicorn.conf.py.
+FROM deps AS app
+WORKDIR /app
+ARG FLASK_APP="" WSGI=""
+ENV PATH=/$BUILDARCH/bin:$PATH PYTHONPATH=/app:/$BUILDARCH HOME=/tmp
+COPY <<'EOF' /gunicorn.conf.py
 import os
-
-wsgi_app = os.environ.get("WSGI_APP") or {given or wsgi()!r}
-bind = "0.0.0.0:" + os.environ.get("PORT", "8000")
-worker_class = "gthread"
 threads = int(os.environ.get("WEB_THREADS", "4"))
 graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "20"))
 worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk can block the worker
 control_socket_disable = True
 accesslog = "-"
-''')
-elif given:
-    with settings.open("a") as file:
-        file.write(f"\nwsgi_app = {given!r}\n")
+EOF
+RUN --mount=type=bind,target=/code \
+    from=/code; [ ! -d /code/src ] || [ -e /code/wsgi.py ] || [ -e /code/app.py ] || from=/code/src; cp -R $from/. .; \
+    find . -name pyvenv.cfg -printf '%h\0' | xargs -0 rm -rf; \
+    find . \( -name '.?*' -o -name __pycache__ -o -name node_modules -o -name instance \) -print0 | xargs -0 rm -rf; \
+    [ ! -e /code/image-build.sh ] || sh -eu /code/image-build.sh
+# WSGI, or gunicorn.conf.py's own, or what Flask finds: there, wsgi.py names the only package that has an application.
+RUN [ -e gunicorn.conf.py ] || cp /gunicorn.conf.py .; app=$WSGI; \
+    [ -n "$app" ] || grep -q '^wsgi_app' gunicorn.conf.py || { app=flask_discovery:app; \
+      flask='import os\nfrom flask.cli import ScriptInfo\n\napp = ScriptInfo(%s).load_app()\n'; \
+      printf "$flask" 'os.environ.get("FLASK_APP")' > flask_discovery.py; \
+      set -- $(grep -lsE '(create|make)_app\b|import .*\b(app|application)\b|\bFlask\(' */__init__.py); \
+      [ $# != 1 ] || [ -e wsgi.py ] || [ -e app.py ] || printf "$flask" "\"${1%/*}\"" > wsgi.py; }; \
+    [ -z "$app" ] || printf '\nimport os\nwsgi_app = os.environ.get("WSGI_APP") or "%s"\n' "$app" >> gunicorn.conf.py
+RUN chmod -R u=rwX,go=rX .; python3 -m compileall -qq --invalidation-mode=unchecked-hash . || true; \
+    find . -type f -exec cksum {} + | while read -r sum _ name; do touch -d "@$((sum % 1700000000))" "$name"; done
+# An application that can't be found ends the build. One that needs its environment to be imported does not.
+RUN timeout 60 setpriv --reuid=10001 --regid=10001 --clear-groups python3 -c "import os, runpy, gunicorn.util as util; \
+      conf = runpy.run_path('gunicorn.conf.py'); os.chdir(conf.get('chdir', '.')); util.import_app(conf['wsgi_app'])" \
+      > /log 2>&1 || { last=$(grep . /log | tail -n 1); case $last in \
+      *NoAppException:*|*AppImportError*|*"cannot import name"*|ModuleNotFoundError:*|SyntaxError:*|Indentation*) \
+        place=$(sed -n '/discovery/d; s|^ *File "/app/\(.*\)", line \([0-9]*\).*| (\1:\2)|p' /log | tail -n 1); \
+        echo "error: ${last#*NoAppException: }$place; correct it, or set WSGI=module:callable"; exit 1 ;; \
+      *) echo "note: the application was not tried, for it needs its environment: $last" ;; esac; }
 
-compileall.compile_dir(app, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
-for path in [app, *app.rglob("*")]:
-    if path.is_symlink():
-        continue
-    # Readable for every user, whatever the umask of the checkout was.
-    path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    # A file's time follows its content: equal source gives an equal image, and a new static file a new ETag.
-    time = zlib.crc32(path.read_bytes()) % 1_700_000_000 if path.is_file() else 0
-    os.utime(path, (time, time))
-PYTHON
-
-
-# The requirements: /deps.
-FROM --platform=$BUILDPLATFORM ${PYTHON} AS deps
-ARG BUILDARCH TARGETARCH
-ENV PYTHONHASHSEED=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CONFIG_FILE=/run/secrets/pip
-RUN --mount=type=bind,from=app,source=/requirements,target=/requirements \
-    --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=secret,id=pip \
-    --mount=type=secret,id=ca <<'PYTHON'
-#!/usr/bin/env python
-import compileall, os, platform, re, struct, subprocess, sys
-from pathlib import Path
-from py_compile import PycInvalidationMode
-
-# Added where the application brings no gunicorn of its own.
-GUNICORN = (
-    "gunicorn==27.0.1"
-    " --hash=sha256:378b26b9a38adcf4592f28828233c1716acc55e833ea06bf48719782efaa0d10"
-    " --hash=sha256:b1514965361c8b7e8107a80aa2a92636878df1ccfac6dd204a676426e04d9e3e"
-)
-build, target, deps = os.environ["BUILDARCH"], os.environ["TARGETARCH"], Path("/deps")
-if Path("/run/secrets/ca").exists():
-    os.environ["PIP_CERT"] = "/run/secrets/ca"
-
-
-def install(*arguments):
-    command = [sys.executable, "-m", "pip", "install", "--progress-bar=off", "--no-compile", "--target", deps]
-    if target != build:
-        # Wheels of the other architecture, for this Python and every glibc up to this one.
-        machine = {"amd64": "x86_64", "arm64": "aarch64"}[target]
-        newest = int(platform.libc_ver()[1].split(".")[1])
-        tags = [f"manylinux_2_{minor}_{machine}" for minor in range(5, newest + 1)] + [f"manylinux2014_{machine}"]
-        command += ["--only-binary=:all:", "--python-version", platform.python_version(), "--implementation", "cp"]
-        command += [f"--platform={tag}" for tag in tags]
-    if subprocess.run([*command, *arguments], cwd="/requirements").returncode:
-        version = ".".join(platform.python_version_tuple()[:2])
-        wheels = "" if target == build else " from wheels"
-        found = f"for Python {version} on {target}{wheels}"
-        sys.exit(f"error: the requirements can't be installed {found}: see pip's lines above")
-
-
-def drop_debug_information(library):
-    """Cut an ELF file (64 bits, little-endian) after its last segment: what follows is for debuggers, not loaders."""
-    elf = bytearray(library.read_bytes())
-    if elf[:6] != b"\x7fELF\2\1" or b".debug_info\0" not in elf:
-        return
-    start, sections, size, count = *struct.unpack_from("<QQ", elf, 32), *struct.unpack_from("<HH", elf, 54)
-    segments = [struct.unpack_from("<Q16xQ", elf, start + number * size + 8) for number in range(count)]
-    end = max(offset + length for offset, length in segments)
-    if end <= sections:
-        struct.pack_into("<Q", elf, 40, 0)
-        struct.pack_into("<HH", elf, 60, 0, 0)
-        library.write_bytes(elf[:end])
-
-
-if Path("/requirements/requirements.lock").exists():
-    install("--require-hashes", "-r", "requirements.lock")
-else:
-    install("-r", "requirements.txt")
-if not (deps / "gunicorn").exists():
-    print(f"note: the requirements bring no gunicorn: {GUNICORN.split()[0]} is added", flush=True)
-    Path("/tmp/gunicorn.txt").write_text(GUNICORN)
-    install("--require-hashes", "--no-deps", "-r", "/tmp/gunicorn.txt")
-for library in [path for path in deps.rglob("*.so*") if path.is_file() and not path.is_symlink()]:
-    drop_debug_information(library)
-# Bytecode makes the start quick, but packages' own tests never start here.
-tests = re.compile("/tests?/|/testing/")
-compileall.compile_dir(deps, quiet=2, rx=tests, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
-PYTHON
-
-
-FROM ${PYTHON}
-ARG PYTHON NAME=app
-LABEL org.opencontainers.image.title=${NAME} \
-      org.opencontainers.image.base.name=${PYTHON}
-ENV PATH=/deps/bin:$PATH \
-    PYTHONPATH=/app:/deps \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1 \
-    HOME=/tmp
-COPY --from=deps /deps /deps
+FROM ${BASE}
+ARG FLASK_APP="" TARGETARCH
+ENV PATH=/deps/bin:$PATH PYTHONPATH=/app:/deps PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp PORT=8000
+ENV FLASK_APP=${FLASK_APP}
+COPY --from=deps /${TARGETARCH} /deps
 COPY --from=app /app /app
 WORKDIR /app
 USER 10001:10001

@@ -20,7 +20,7 @@ from benchmarks.figures.figure import Figure
 from benchmarks.service import __main__ as ledger
 from benchmarks.service.setup import Side, get, load, postgres, prepared, timed
 from flaskapp_deploy.cluster import lifecycle
-from flaskapp_deploy.images import baseimages, buildkit, image, pipconfig
+from flaskapp_deploy.images import baseimages, buildkit, image, packageindex
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import wait_until
 
@@ -32,9 +32,8 @@ PLAIN = f"""\
 FROM {baseimages.PYTHON}
 WORKDIR /app
 COPY . .
-RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \\
-    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_CONFIG_FILE=/run/secrets/pip PIP_CERT=$(ls /run/secrets/ca 2> /dev/null || true) \\
-    python -m pip install -r requirements.lock
+RUN --mount=type=secret,id=index --mount=type=secret,id=ca \\
+    . /run/secrets/index; PIP_BREAK_SYSTEM_PACKAGES=1 python -m pip install -r requirements.lock
 CMD ["gunicorn", "--chdir", "src"]
 """
 
@@ -93,7 +92,7 @@ def image_size() -> list[Figure]:
         run(["find", str(context), "-name", "__pycache__", "-prune", "-exec", "rm", "-rf", "{}", "+"])
         (context / "Dockerfile").write_text(PLAIN)
         bases = {baseimages.PYTHON: base.layout} if base.layout else {}
-        settings = pipconfig.secrets(work)
+        settings = packageindex.secrets(work)
         layout = builder.build(context, work / "image", what="a plain image", bases=bases, secrets=settings)
         sizes = [int(layer["size"]) for layer in layout.layers]
     below = len(ours.layers) - len(ours.own_layers)

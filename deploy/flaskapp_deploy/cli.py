@@ -164,13 +164,15 @@ def programs(group: tuple[str, ...]) -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name of the image.")
 @wsgi_option
+@click.option("--python", default="", metavar="VERSION", help="Such as 3.11. Default: .python-version's, or 3.13.")
 @click.option("--platform", default="", metavar="linux/amd64|linux/arm64", help="Default: this machine's.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the archive.")
-def image(directory: Path, name: str, wsgi: str, platform: str, output: Path | None) -> None:
+def image(directory: Path, name: str, wsgi: str, python: str, platform: str, output: Path | None) -> None:
     """Build the image of the application in DIRECTORY, and describe it as JSON."""
     from flaskapp_deploy.images.image import build_image, described
 
-    print(described(build_image(directory, name=name, wsgi=wsgi, platform=platform, output=output)))
+    built = build_image(directory, name=name, wsgi=wsgi, python=python, platform=platform, output=output)
+    print(described(built))
 
 
 @cli.command()

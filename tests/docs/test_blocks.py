@@ -200,7 +200,8 @@ def test_messages_in_troubleshooting_are_ours() -> None:
     page = (ROOT / "docs/troubleshooting.md").read_text().partition("## Pods")[0]
     quoted = re.findall(r"^\| (?:a line such as )?`([^`]+ [^`]+)`", page, re.MULTILINE)
     sources = [path for top in ("deploy", "charts") for path in (ROOT / top).rglob("*.*")]
-    code = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".yaml", ".tpl"))
+    texts = [path.read_text() for path in sources if path.suffix in (".py", ".yaml", ".tpl")]
+    code = "\n".join([*texts, (ROOT / "Dockerfile").read_text()])
     assert len(quoted) > 6
     for message in quoted:
         parts = [part.strip(" ,;") for part in message.split("…")]

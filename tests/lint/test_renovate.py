@@ -42,6 +42,11 @@ def test_every_image_in_one_word_is_found() -> None:
         assert [f"{each['depName']}:{each['currentValue']}" for each in matches(WORDS, path.read_text())] == images
 
 
+def test_the_dockerfiles_python_is_found() -> None:
+    [python] = matches(WORDS, (ROOT / "Dockerfile").read_text())
+    assert (python["depName"], python["currentValue"]) == ("public.ecr.aws/docker/library/python", "3.13")
+
+
 def test_every_image_in_values_is_found() -> None:
     places = {path: re.findall(r"repository: (public\.ecr\.aws/\S+)", text) for path, text in texts()
               if path.suffix == ".yaml"}  # fmt: skip

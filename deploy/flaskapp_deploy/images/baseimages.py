@@ -24,11 +24,15 @@ from flaskapp_deploy.images.oci import Layout
 from flaskapp_deploy.resources import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
-PYTHON = re.findall(r"^ARG PYTHON=(.+)$", DOCKERFILE.read_text(), re.MULTILINE)[0]
+ARGUMENTS = dict(re.findall(r"^ARG (\w+)=(.+)$", DOCKERFILE.read_text(), re.MULTILINE))
+VERSION = ARGUMENTS["PYTHON"]  # of Python, unless another is named
+PYTHON = ARGUMENTS["BASE"].replace("${PYTHON}", VERSION)
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 # Timestamps inside a stand-in.
 EPOCH = 1767225600
 
+# The Debian that has this Python, for a stand-in.
+SUITES = {"3.11": "bookworm", "3.13": "trixie"}
 CONFIGURATION = """\
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 CMD ["python3"]
@@ -39,7 +43,7 @@ ADD root.tar /
 {CONFIGURATION}"""
 # The Python of this machine's architecture compiles for the other one: bytecode is the same everywhere.
 FOREIGN_IMAGE = f"""\
-FROM --platform=$BUILDPLATFORM {PYTHON} AS build
+FROM --platform=$BUILDPLATFORM native AS build
 ADD root.tar /root
 RUN {debian.COMPILE} -s /root /root/usr/lib /root/usr/local/lib
 FROM scratch
@@ -72,25 +76,36 @@ class Base:
 
     @classmethod
     def of(cls, reference: str, layout: Layout) -> "Base":
+        """Make a stand-in for `reference`."""
         return cls(reference, layout.digest, layout)
 
     @property
     def stand_in(self) -> bool:
+        """Whether this is not the registry's image."""
         return self.layout is not None
 
 
 def architecture() -> str:
-    """This machine's, as images name it."""
+    """Return this machine's architecture, as images name it."""
     return {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 
 
-def python(builder: Builder, arch: str = "") -> Base:
-    """The Dockerfile's base image for `arch` (default: this machine's)."""
-    return _find(builder, PYTHON) or Base.of(PYTHON, _python(builder, arch or architecture()))
+def python(builder: Builder, arch: str = "", version: str = VERSION) -> Base:
+    """Return the Dockerfile's base image with this version of Python for `arch` (default: this machine's)."""
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", version):
+        raise BuildError(f"{version!r} is no version of Python 3: name one such as {VERSION}")
+    reference = PYTHON if version == VERSION else ARGUMENTS["BASE"].replace("${PYTHON}", version)
+    base = _find(builder, reference)
+    if base is None and version not in SUITES:
+        raise BuildError(
+            f"no registry answers for {reference}, and Debian's packages have no Python {version}\n"
+            f"  let this machine reach the registry, or name Python {' or '.join(SUITES)}"
+        )
+    return base or Base.of(reference, _python(builder, arch or architecture(), version))
 
 
 def postgres(builder: Builder) -> Base:
-    """The database's image, for this machine's architecture."""
+    """Return the database's image, for this machine's architecture."""
     return _find(builder, POSTGRES) or Base.of(POSTGRES, _postgres(builder))
 
 
@@ -104,18 +119,18 @@ def _find(builder: Builder, reference: str) -> Base | None:
     return None
 
 
-def _python(builder: Builder, arch: str) -> Layout:
+def _python(builder: Builder, arch: str, version: str = VERSION) -> Layout:
     native = arch == architecture()
 
     def make(work: Path) -> Layout:
-        bases = {} if native else {PYTHON: _python(builder, architecture())}
+        bases = {} if native else {"native": _python(builder, architecture(), version)}
         builder.progress(f"building the {arch} python base from Debian packages (about 60 s the first time)")
-        debian.make(work / "root", arch, work / "debootstrap.log", builder.progress, native=native)
+        debian.make(work / "root", SUITES[version], arch, work / "debootstrap.log", builder.progress, native=native)
         _tar(work / "root", work / "context/root.tar")
         return _build(builder, work, PYTHON_IMAGE if native else FOREIGN_IMAGE, arch, bases)
 
     recipe = [Path(debian.__file__).read_text(), PYTHON_IMAGE, FOREIGN_IMAGE]
-    return _kept(builder, f"python-{arch}", recipe, make)
+    return _kept(builder, f"python{version}-{arch}", recipe, make)
 
 
 def _postgres(builder: Builder) -> Layout:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import programs, shell
-from flaskapp_deploy.images import pipreason
+from flaskapp_deploy.images import uvreason
 from flaskapp_deploy.images.oci import Layout
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.shell import DeployError
@@ -20,11 +20,6 @@ Progress = Callable[[str], None]
 # Megabytes of cache that BuildKit keeps: always, of free disk at the least, at the most.
 CACHE = "1000,2000,8000"
 MINUTES = 30
-# How the Dockerfile says that pip failed.
-REQUIREMENTS = re.compile(
-    r"error: the requirements can't be installed for Python (?P<python>[\d.]+) on (?P<machine>\w+)"
-    r"(?P<wheels> from wheels)?: "
-)
 # A process that gets this signal when its parent ends, however that ends.
 WATCHDOG = ["setpriv", "--pdeathsig"]
 
@@ -51,14 +46,15 @@ class Builder:
         platform: str = "",
         options: Mapping[str, str] | None = None,
         bases: Mapping[str, Layout] | None = None,
+        directories: Mapping[str, Path] | None = None,
         secrets: Mapping[str, Path] | None = None,
         push: str = "",
     ) -> Layout:
         """Build `context` by `dockerfile` (default: the one inside it) into a new OCI layout at `output`.
 
         `options` are the Dockerfile frontend's (`build-arg:NAME`, `label:NAME`, `no-cache`); `bases` are layouts that
-        stand in for the images of FROM lines; `secrets` are files that RUN steps may mount. `push` is a reference to
-        push the same image to, with the login of DOCKER_CONFIG.
+        stand in for the images of FROM lines, `directories` for stages; `secrets` are files that RUN steps may mount.
+        `push` is a reference to push the same image to, with the login of DOCKER_CONFIG.
         """
         dockerfile = dockerfile or context / "Dockerfile"
         command = [str(self.programs / "buildctl"), "--addr", self.address, "build", "--progress=plain"]
@@ -67,6 +63,9 @@ class Builder:
         for number, (reference, layout) in enumerate((bases or {}).items()):
             command.append(f"--oci-layout=base{number}={layout.path}")
             options[f"context:{reference}"] = f"oci-layout://base{number}@{layout.digest}"
+        for name, directory in (directories or {}).items():
+            command.append(f"--local={name}={directory}")
+            options[f"context:{name}"] = f"local:{name}"
         command += [f"--opt={name}={value}" for name, value in options.items()]
         command += [f"--secret=id={name},src={path}" for name, path in (secrets or {}).items()]
         command.append(f"--output=type=oci,tar=false,dest={output},rewrite-timestamp=true")
@@ -109,19 +108,21 @@ def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = 
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
-            _await(process, directory, address, log)
+            check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
+            shell.wait_until(
+                lambda: subprocess.run(check, capture_output=True).returncode == 0,
+                60,
+                "buildkitd",
+                [log],
+                running=lambda: process.poll() is None,
+            )
             yield Builder(address, directory, progress)
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            shell.stop(process, grace=20)
 
 
 def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> None:
-    """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it said."""
+    """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it printed."""
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -149,29 +150,20 @@ def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> Non
 
 
 def cause(log: str) -> str:
-    """What the Dockerfile's step printed as `error: …`, or pip's reason where that is about requirements."""
+    """Return what a step of the Dockerfile printed as `error: …`, with uv's reason where that is about requirements."""
     lines = log.splitlines()
     last = lines[-1] if lines else ""
     # Not a step that failed but what came before or after them: an image that can't be read, a push that is refused.
     if last.startswith("error: ") and "did not complete" not in last:
         return last.removeprefix("error: ").removeprefix("failed to solve: ")
     steps = [(match[1], match[2]) for line in lines if (match := re.match(r"#(\d+) [\d.]+ ?(.*)", line))]
-    for number, line in steps:
-        if pip := REQUIREMENTS.match(line):
-            printed = [text for step, text in steps if step == number and text != line]
-            reason = pipreason.reason(printed, pip["python"], pip["machine"], foreign=bool(pip["wheels"]))
-            return reason or "\n".join(["the requirements can't be installed; pip's last lines:", *printed[-12:]])
-    messages = [line.removeprefix("error: ") for _, line in steps if line.startswith("error: ")]
-    if messages:
-        return messages[0]
-    return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], *lines[-1:]])
-
-
-def _await(process: "subprocess.Popen[bytes]", directory: Path, address: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
-    while subprocess.run(check, capture_output=True).returncode:
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise BuildError(f"buildkitd did not start; the last lines of {log}:\n{last}")
-        time.sleep(0.1)
+    for failed, line in steps:
+        if line.startswith("error: "):
+            return uvreason.reason([text for number, text in steps if number == failed])
+    if pip := next((text for _, text in steps if text.startswith("ERROR: ")), ""):
+        return (
+            f"uv can't be installed: {pip.removeprefix('ERROR: ')}\n"
+            "  check the network, and pip's settings on this machine: index, proxy, certificates"
+        )
+    status = last.rpartition("did not complete successfully: ")[2]
+    return "it failed; its last lines:\n" + "\n".join([*([text for _, text in steps] or lines)[-12:], status])

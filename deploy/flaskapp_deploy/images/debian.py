@@ -7,7 +7,6 @@ from pathlib import Path
 from flaskapp_deploy.images.buildkit import BuildError, Progress, run
 from flaskapp_deploy.programs import packages
 
-SUITE = "trixie"
 PACKAGES = ["ca-certificates", "netbase", "python3", "python3-pip-whl", "tzdata"]
 # No use inside an image, or different from one build to the next.
 FILLED_LATER = [
@@ -28,8 +27,11 @@ PRUNED = [*FILLED_LATER, *OWN, *SHARED, "var/cache/*/*", "var/lib/apt/lists/*", 
 COMPILE = "PYTHONHASHSEED=0 python3 -m compileall -q --invalidation-mode=unchecked-hash"
 
 
-def make(root: Path, arch: str, log: Path, progress: Progress, *, native: bool) -> None:
-    """Fill `root`. A foreign architecture's packages are only unpacked, and its Python has no bytecode yet."""
+def make(root: Path, suite: str, arch: str, log: Path, progress: Progress, *, native: bool) -> None:
+    """Fill `root` with packages of a Debian `suite`.
+
+    A foreign architecture's packages are only unpacked, and its Python has no bytecode yet.
+    """
     if not shutil.which("debootstrap") and not shutil.which("apt-get"):
         raise BuildError(
             "no registry answered for the base image, and a substitute needs debootstrap, which is not installed\n"
@@ -39,7 +41,7 @@ def make(root: Path, arch: str, log: Path, progress: Progress, *, native: bool) 
     # In namespaces of its own: what debootstrap mounts and starts goes when it goes.
     command = ["unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
     command += ["debootstrap", "--variant=minbase", f"--arch={arch}", *([] if native else ["--foreign"])]
-    run([*command, f"--include={','.join(PACKAGES)}", SUITE, str(root), *_mirror()], log, "debootstrap", progress)
+    run([*command, f"--include={','.join(PACKAGES)}", suite, str(root), *_mirror()], log, "debootstrap", progress)
     if not native:
         _unpack(root)
     [library] = root.glob("usr/lib/python3.*")
@@ -75,5 +77,5 @@ def _mirror() -> list[str]:
         return []
     form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
     result = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
-    found = [line.rpartition("|")[2] for line in result.stdout.splitlines() if line.startswith("Debian|Debian|http")]
-    return found[:1]
+    mirrors = [line.rpartition("|")[2] for line in result.stdout.splitlines() if line.startswith("Debian|Debian|http")]
+    return mirrors[:1]

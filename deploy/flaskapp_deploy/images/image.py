@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.images import baseimages, buildkit, pipconfig
+from flaskapp_deploy.images import baseimages, buildkit, packageindex, strip
 from flaskapp_deploy.images.baseimages import DOCKERFILE, EPOCH, PYTHON, Base
 from flaskapp_deploy.images.buildkit import Builder
 from flaskapp_deploy.images.oci import Layout
@@ -33,6 +34,7 @@ class Image:
 
     @property
     def size(self) -> int:
+        """Compressed bytes of all layers."""
         return sum(size for _, size in self.layers)
 
     @property
@@ -46,6 +48,7 @@ def build_image(
     *,
     name: str,
     wsgi: str = "",
+    python: str = "",
     platform: str = "",
     output: Path | None = None,
     layout: Path | None = None,
@@ -57,9 +60,19 @@ def build_image(
 ) -> Image:
     """Build the application in `context`; equal source gives an equal reference (`localhost/NAME:` and its digest).
 
-    `wsgi` (`module:callable`) is for applications where neither wsgi.py nor app.py says it; `labels` are further OCI
-    labels; `layout` is where to leave its OCI layout; `push` is a reference to push it to as well; `fresh` ignores the
-    build cache.
+    Args:
+        context: The application's directory.
+        name: Of the image.
+        wsgi: `module:callable`, for an application that Flask's discovery does not find.
+        python: A version of Python, such as 3.11. Default: the application's .python-version, or the Dockerfile's.
+        platform: `linux/amd64` or `linux/arm64`. Default: this machine's.
+        output: Where to leave the archive. Default: the user's cache.
+        labels: Further OCI labels.
+        layout: Where to leave the image as an OCI layout, too.
+        push: A reference to push it to as well.
+        fresh: Whether to ignore the build cache.
+        builder: A running BuildKit. Default: one for this build.
+        progress: What to call with each line of progress.
 
     Raises:
         BuildError: the application lacks something, or BuildKit failed; the message says what to add.
@@ -69,9 +82,10 @@ def build_image(
     platform = platform or f"linux/{baseimages.architecture()}"
     started = time.monotonic()
     with _builder(builder, progress) as builder, _workspace() as work:
-        base, options, bases = _base(builder, platform)
-        options |= {"build-arg:NAME": name, "build-arg:WSGI": wsgi} | ({"no-cache": ""} if fresh else {})
-        options |= {f"label:{key}": value for key, value in (labels or {}).items()}
+        base, options, bases = _base(builder, platform, python or _declared_python(context))
+        options |= {"build-arg:WSGI": wsgi} | ({"no-cache": ""} if fresh else {})
+        labels = {"org.opencontainers.image.title": name, **(labels or {})}
+        options |= {f"label:{key}": value for key, value in labels.items()}
         built = builder.build(
             context.resolve(),
             layout or work / "image",
@@ -80,7 +94,8 @@ def build_image(
             platform=platform,
             options=options,
             bases=bases,
-            secrets=pipconfig.secrets(work),
+            directories={"helpers": _helpers(work / "helpers")},
+            secrets=packageindex.secrets(work),
             push=push,
         )
         image = _image(built, name, platform, base, output)
@@ -134,19 +149,36 @@ def postgres_archive(builder: Builder | None = None, progress: buildkit.Progress
         return target if target.exists() else base.layout.archive(target, base.reference)
 
 
-def _base(builder: Builder, platform: str) -> tuple[Base, dict[str, str], dict[str, Layout]]:
-    """The Python base of a platform, with the build options and stand-ins that make the Dockerfile use it."""
+def _helpers(directory: Path) -> Path:
+    """Fill a directory with the programs that run inside the build."""
+    directory.mkdir()
+    shutil.copy(strip.__file__, directory)
+    return directory
+
+
+def _declared_python(context: Path) -> str:
+    """Return the version in the application's .python-version, which uv and pyenv read, without its patch number."""
+    file = context / ".python-version"
+    match = re.match(r"\s*(\d+\.\d+)", file.read_text()) if file.is_file() else None
+    return match[1] if match else baseimages.VERSION
+
+
+def _base(builder: Builder, platform: str, python: str) -> tuple[Base, dict[str, str], dict[str, Layout]]:
+    """Return the Python base of a platform, and the build options and stand-ins that make the Dockerfile use it."""
     own, wanted = baseimages.architecture(), platform.partition("/")[2]
-    base = baseimages.python(builder, wanted)
-    label = {"label:org.opencontainers.image.base.digest": base.digest}
+    base = baseimages.python(builder, wanted, python)
+    name = base.reference if base.layout else f"{base.reference}@{base.digest}"
+    options = {"build-arg:PYTHON": python, "build-arg:BASE": name}
+    options |= {"label:org.opencontainers.image.base.name": name}
+    options |= {"label:org.opencontainers.image.base.digest": base.digest}
     if base.layout is None:
-        return base, {"build-arg:PYTHON": f"{base.reference}@{base.digest}"} | label, {}
-    bases = {f"{PYTHON}::linux/{wanted}": base.layout}
+        return base, options, {}
+    bases = {f"{base.reference}::linux/{wanted}": base.layout}
     if wanted != own:
-        native = baseimages.python(builder, own).layout
+        native = baseimages.python(builder, own, python).layout
         assert native is not None, "the registry answered for one architecture only"
-        bases[f"{PYTHON}::linux/{own}"] = native
-    return base, label, bases
+        bases[f"{base.reference}::linux/{own}"] = native
+    return base, options, bases
 
 
 def _image(layout: Layout, name: str, platform: str, base: Base, output: Path | None) -> Image:

@@ -20,18 +20,22 @@ class Layout:
 
     @classmethod
     def read(cls, path: Path) -> "Layout":
+        """Open the layout in a directory."""
         [manifest] = json.loads((path / "index.json").read_bytes())["manifests"]
         return cls(path, manifest["digest"])
 
     def blob(self, digest: str) -> Path:
+        """Return the file of a blob, by its digest (`sha256:…`)."""
         return self.path / "blobs" / digest.replace(":", "/")
 
     @property
     def manifest(self) -> Json:
+        """The image's manifest: its configuration and its layers."""
         return dict(json.loads(self.blob(self.digest).read_bytes()))
 
     @property
     def config(self) -> Json:
+        """The image's configuration, with what a container runs under `config`."""
         return dict(json.loads(self.blob(self.manifest["config"]["digest"]).read_bytes()))
 
     @property

@@ -180,7 +180,7 @@ def _accepts(port: int) -> bool:
 
 
 def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
-    arguments = [f"--build-arg=WSGI={wsgi}", f"--build-arg=NAME={release.name}"]
+    arguments = [f"--build-arg=WSGI={wsgi}", f"--label=org.opencontainers.image.title={release.name}"]
     command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
     with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
         file = Path(folder) / "digest"

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ def space() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def build(builder: Builder, space: Path) -> Build:
-    """`build_image` with this module's builder and room."""
+    """`build_image` with this module's builder and room; `notes` gets what it reports."""
 
-    def build(directory: Path, **options: Any) -> Image:
+    def build(directory: Path, *, notes: list[str] | None = None, **options: Any) -> Image:
         output = space / f"{len(list(space.iterdir()))}.tar"
-        return build_image(directory, output=output, builder=builder, **options)
+        reporting = builder if notes is None else replace(builder, progress=notes.append)
+        return build_image(directory, output=output, builder=reporting, **options)
 
     return build

@@ -1,10 +1,9 @@
-"""Images of directories that are not ours: what is found, what is added, what is said."""
+"""Images of directories that are not ours: what is discovered, installed, added and reported."""
 
 import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -16,10 +15,14 @@ from flaskapp_deploy.images.baseimages import DOCKERFILE, architecture
 from flaskapp_deploy.images.buildkit import Builder, BuildError
 from flaskapp_deploy.images.container import Container, get
 from flaskapp_deploy.images.image import Image, scratch_image
+from flaskapp_deploy.shell import free_port
 from tests.deploy.images.conftest import Build
 
 HELLO = DOCKERFILE.parent / "examples/hello"
 WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'plain']\n"
+FLASK = "from flask import Flask\n"
+APP = f"{FLASK}app = Flask(__name__)\n"
+FACTORY = f"{FLASK}def create_app(settings=None):\n    return Flask(__name__)\n"
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +40,27 @@ def directory(tmp_path: Path) -> Path:
     """An application's directory with requirements and no code yet."""
     application = tmp_path / "application"
     application.mkdir()
-    (application / "requirements.txt").write_text("")
+    (application / "requirements.txt").write_text("flask\n")
     return application
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(content)
 
 
 def files(image: Image, layer: int) -> dict[str, bytes]:
     """The files of one layer above the base: 0 is /deps, 1 is /app."""
-    found = {}
+    contents = {}
     with tarfile.open(image.archive) as archive:
         blob = archive.extractfile("blobs/" + image.own_layers[layer][0].replace(":", "/"))
         with tarfile.open(fileobj=blob) as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.isfile() else None
                 if content:
-                    found[member.name] = content.read()
-    return found
+                    contents[member.name] = content.read()
+    return contents
 
 
 def server(image: Image) -> str:
@@ -67,7 +70,7 @@ def server(image: Image) -> str:
 def test_serves_read_only_as_another_user_without_a_shell(container: Container) -> None:
     for shell in ("sh", "bash", "dash"):
         (container.root / "usr/bin" / shell).unlink(missing_ok=True)
-    port = free_port()
+    port = str(free_port())
     with container.started(environment={"PORT": port, "GREETING": "Good morning"}) as process:
         assert json.loads(get(f"http://127.0.0.1:{port}/"))["message"] == "Good morning"
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
@@ -125,7 +128,7 @@ def test_changed_code_changes_less_than_a_mebibyte(hello: Image, build: Build, t
 
 def test_a_changed_static_file_gets_a_new_time(build: Build, directory: Path) -> None:
     """Flask's ETag of a static file is made of its time and size."""
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     times = []
     for content in ("body { color: red }", "body { color: tan }"):
         (directory / "style.css").write_text(content)
@@ -138,55 +141,159 @@ def test_a_changed_static_file_gets_a_new_time(build: Build, directory: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "found"),
+    "sources",
     [
-        ("app.py", "app = object()", "app:app"),
-        ("app.py", "from shop import application", "app:application"),
-        ("app.py", "from flask import Flask\nserver = Flask(__name__)", "app:server"),
-        ("app.py", "def create_app(settings=None): ...", "app:create_app()"),
-        ("app.py", "try:\n    app = 1\nexcept ValueError:\n    raise", "app:app"),
-        ("wsgi.py", WSGI, "wsgi:application"),
-        ("wsgi.py", "from shop import create_app\napp = create_app()", "wsgi:app"),
-        ("src/wsgi.py", WSGI, "wsgi:application"),
-        ("shop/__init__.py", "from shop.factory import create_app", "shop:create_app()"),
-        ("src/shop/__init__.py", "from flask import Flask\napp = Flask(__name__)", "shop:app"),
+        {"app.py": APP},
+        {"app.py": "from shop import application", "shop.py": f"{FLASK}application = Flask(__name__)\n"},
+        {"app.py": f"{FLASK}server = Flask(__name__)\n"},
+        {"app.py": FACTORY},
+        {"wsgi.py": FACTORY.replace("create_app", "make_app")},
+        {"src/wsgi.py": APP},
+    ],
+    ids=["app", "imported", "another name", "factory", "make_app", "src"],
+)
+def test_flask_discovers_the_application(build: Build, directory: Path, sources: dict[str, str]) -> None:
+    """A build ends where Flask's discovery does not succeed: see `test_no_application`."""
+    write(directory, sources)
+    image = build(directory, name="discovered")
+    assert server(image).endswith('\nwsgi_app = os.environ.get("WSGI_APP") or "flask_discovery:app"\n')
+    assert ("app/wsgi.py" in files(image, 1)) == any(name.endswith("wsgi.py") for name in sources)
+
+
+def test_the_only_package_that_has_an_application(build: Build, space: Path, directory: Path) -> None:
+    """Served with a factory in a package of src/, and known to the `flask` command as well."""
+    factory = FACTORY.replace("return Flask(__name__)", "app = Flask(__name__)\n    app.get('/')(lambda: 'made')\n") + (
+        "    return app\n"
+    )
+    write(
+        directory,
+        {
+            "src/shop/__init__.py": "from shop.factory import create_app as create_app\n",
+            "src/shop/factory.py": factory,
+            "src/blueprints/__init__.py": "def init_app(app): ...\n",
+        },
+    )
+    image = build(directory, name="package")
+    container = Container.of(image.archive, space / "package")
+    port = str(free_port())
+    with container.started(environment={"PORT": port}):
+        assert get(f"http://127.0.0.1:{port}/") == b"made"
+    assert "static" in container.run("flask", "routes").stdout
+
+
+def test_another_application_at_run_time(build: Build, space: Path, directory: Path) -> None:
+    one = "from flask import Flask\n\n{0} = Flask(__name__)\n{0}.get('/')(lambda: '{0}')\n"
+    write(directory, {"app.py": one.format("app"), "other.py": one.format("flask"), "plain.py": WSGI})
+    container = Container.of(build(directory, name="several").archive, space / "several")
+    for variable, value, body in (
+        ("FLASK_APP", "", b"app"),
+        ("FLASK_APP", "other:flask", b"flask"),
+        ("WSGI_APP", "plain:application", b"plain"),
+    ):
+        port = str(free_port())
+        with container.started(environment={"PORT": port, variable: value}):
+            assert get(f"http://127.0.0.1:{port}/") == body
+
+
+def test_any_other_application_is_named(build: Build, space: Path, directory: Path) -> None:
+    write(directory, {"requirements.txt": "", "shop/web.py": f"def make():\n    return application\n\n\n{WSGI}"})
+    image = build(directory, name="named", wsgi="shop.web:make()")
+    assert server(image).endswith('\nwsgi_app = os.environ.get("WSGI_APP") or "shop.web:make()"\n')
+    port = str(free_port())
+    with Container.of(image.archive, space / "named").started(environment={"PORT": port}):
+        assert get(f"http://127.0.0.1:{port}/") == b"plain"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os\nos.environ['SECRET_KEY']\n", "KeyError: 'SECRET_KEY'"),
+        ("import sys\nsys.exit('shop: DB_HOST is not set')\n", "shop: DB_HOST is not set"),
+        ("open('settings.json')\n", "FileNotFoundError: "),
+        ("raise ImportError('no backend for DATABASE_URL')\n", "ImportError: no backend for DATABASE_URL"),
     ],
 )
-def test_finds_the_application(build: Build, directory: Path, name: str, code: str, found: str) -> None:
-    (directory / name).parent.mkdir(parents=True, exist_ok=True)
-    (directory / name).write_text(code)
-    assert f"wsgi_app = os.environ.get(\"WSGI_APP\") or '{found}'\n" in server(build(directory, name="found"))
-
-
-def test_a_factory_runs(build: Build, space: Path, tmp_path: Path) -> None:
-    application = tmp_path / "application"
-    (application / "src/shop").mkdir(parents=True)
-    shutil.copy(HELLO / "requirements.txt", application)
-    (application / "src/shop/__init__.py").write_text(
-        "from flask import Flask\n\n\ndef create_app():\n    app = Flask(__name__)\n"
-        "    app.get('/')(lambda: 'made')\n    return app\n"
-    )
-    image = build(application, name="factory", wsgi="shop:create_app()")
-    port = free_port()
-    with Container.of(image.archive, space / "factory").started(environment={"PORT": port}):
-        assert get(f"http://127.0.0.1:{port}/") == b"made"
+def test_an_application_that_needs_its_environment_is_built(
+    build: Build, directory: Path, code: str, reason: str
+) -> None:
+    (directory / "app.py").write_text(code)
+    notes: list[str] = []
+    build(directory, name="environment", fresh=True, notes=notes)
+    assert any(f"not tried, for it needs its environment: {reason}" in note for note in notes), notes
 
 
 def test_its_own_gunicorn_configuration_is_kept(build: Build, directory: Path) -> None:
-    (directory / "gunicorn.conf.py").write_text("wsgi_app = 'shop:app'\nworkers = 3\n")
-    assert server(build(directory, name="own")) == "wsgi_app = 'shop:app'\nworkers = 3\n"
-    told = server(build(directory, name="own", wsgi="shop:other"))
-    assert told.endswith("\nwsgi_app = 'shop:other'\n")
+    own = "wsgi_app = 'shop:app'\nworkers = 3\n"
+    write(directory, {"gunicorn.conf.py": own, "shop.py": f"{APP}other = app\n"})
+    assert server(build(directory, name="own")) == own
+    named = server(build(directory, name="own", wsgi="shop:other"))
+    assert named == f'{own}\nimport os\nwsgi_app = os.environ.get("WSGI_APP") or "shop:other"\n'
+
+
+def test_a_gunicorn_configuration_without_an_application_gets_the_discovered_one(build: Build, directory: Path) -> None:
+    write(directory, {"gunicorn.conf.py": "workers = 3\n", "app.py": APP})
+    configuration = server(build(directory, name="own"))
+    assert configuration.startswith("workers = 3\n")
+    assert configuration.endswith('"flask_discovery:app"\n')
 
 
 def test_what_lies_beside_the_code_stays_out(build: Build, directory: Path) -> None:
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     for name in (".env", ".git/config", "venv/pyvenv.cfg", "node_modules/x.js", "instance/app.db", "templates/a.html"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text("x")
     names = files(build(directory, name="beside"), 1)
     sources = {name for name in names if not name.endswith(".pyc")}
-    assert sources == {"app/wsgi.py", "app/gunicorn.conf.py", "app/requirements.txt", "app/templates/a.html"}
+    ours = {"app/gunicorn.conf.py", "app/flask_discovery.py"}
+    assert sources == ours | {"app/wsgi.py", "app/requirements.txt", "app/templates/a.html"}
+
+
+def test_a_build_step_of_its_own(build: Build, directory: Path) -> None:
+    """It runs in the directory of the code, with the requirements."""
+    step = "mkdir static\npython -c 'import flask; print(flask.__name__)' > static/built.txt\n"
+    write(directory, {"app.py": APP, "image-build.sh": step})
+    assert files(build(directory, name="step"), 1)["app/static/built.txt"] == b"flask\n"
+    (directory / "image-build.sh").write_text("missing-program\ntouch static\n")
+    with pytest.raises(BuildError, match=r"image-build\.sh: 1: missing-program: not found"):
+        build(directory, name="step")
+
+
+PROJECT = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask"]\n'
+EXTRAS = '[project.optional-dependencies]\nprod = ["colorama"]\n'
+HATCHLING = '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+LOCKED = 'version = 1\nrevision = 3\nrequires-python = ">=3.11"\n\n[[package]]\nname = "shop"\nversion = "1"\n'
+LOCKED += 'source = { virtual = "." }\n'
+INCLUDES = "-r common.txt\n-r requirements/prod.txt\n-c constraints.txt\n"
+
+
+@pytest.mark.parametrize(
+    ("sources", "packages"),
+    [
+        (
+            {
+                "requirements.txt": INCLUDES,
+                "common.txt": "flask\n",
+                "requirements/prod.txt": "colorama\n",
+                "constraints.txt": "colorama==0.4.5\n",
+            },
+            {"flask", "colorama-0.4.5.dist-info"},
+        ),
+        ({"requirements.txt": "-e .[prod]\n", "pyproject.toml": PROJECT + EXTRAS + HATCHLING}, {"flask", "colorama"}),
+        ({"requirements.txt": ".\n", "pyproject.toml": PROJECT + EXTRAS}, {"flask"}),
+        ({"requirements.txt": "", "pyproject.toml": PROJECT, "-": "requirements.txt"}, {"flask"}),
+        ({"uv.lock": LOCKED, "pyproject.toml": PROJECT, "-": "requirements.txt"}, {"gunicorn"}),
+    ],
+    ids=["included files", "editable", "directory", "pyproject.toml", "uv.lock"],
+)
+def test_requirements(build: Build, directory: Path, sources: dict[str, str], packages: set[str]) -> None:
+    absent = sources.pop("-", "")
+    write(directory, sources | {"src/shop/__init__.py": APP})
+    (directory / absent).unlink() if absent else None
+    wsgi = "" if "flask" in packages else "os:getenv"
+    image = build(directory, name="requirements", wsgi=wsgi)
+    installed = {name.split("/")[1] for name in files(image, 0)}
+    assert packages <= installed
+    assert ("flask" in installed) == ("flask" in packages), "what is locked counts"
 
 
 def test_no_requirements(build: Build, directory: Path) -> None:
@@ -196,74 +303,86 @@ def test_no_requirements(build: Build, directory: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["", "def create_app(settings): ...", "from . import app", "app: object"])
-def test_no_application(build: Build, directory: Path, code: str) -> None:
-    (directory / "app.py").write_text(code)
-    with pytest.raises(BuildError, match=r"no WSGI application found: .*WSGI=module:callable") as caught:
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("", r"Failed to find Flask application or factory in module 'app'\."),
+        ("def create_app(settings): ...", "Detected factory 'create_app' in module 'app', but could not call it"),
+        (WSGI, r"Failed to find Flask application or factory in module 'app'\."),
+        ("from flask import Flusk", r"ImportError: cannot import name 'Flusk' from 'flask'"),
+        ("import redis", r"ModuleNotFoundError: No module named 'redis' \(app\.py:1\)"),
+        ("def create_app(:", r"SyntaxError: invalid syntax \(app\.py:1\)"),
+        ("import shop", r"IndentationError: expected an indented block .* \(shop\.py:2\)"),
+    ],
+)
+def test_no_application(build: Build, directory: Path, code: str, reason: str) -> None:
+    write(directory, {"app.py": code, "shop.py": "def shop():\nx\n"})
+    with pytest.raises(BuildError, match=f"{reason}.*; correct it, or set WSGI=module:callable") as caught:
         build(directory, name="none")
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wsgi", "reason"), [("app:ap", "Failed to find attribute 'ap' in 'app'"), ("shp:app", "No module named 'shp'")]
+)
+def test_a_name_that_is_not_there(build: Build, directory: Path, wsgi: str, reason: str) -> None:
+    (directory / "app.py").write_text(APP)
+    with pytest.raises(BuildError, match=reason):
+        build(directory, name="none", wsgi=wsgi)
+
+
 def test_two_applications_are_not_guessed_between(build: Build, directory: Path) -> None:
-    for package in ("shop", "admin"):
-        (directory / package).mkdir()
-        (directory / package / "__init__.py").write_text("def create_app(): ...")
-    with pytest.raises(BuildError, match="WSGI=module:callable"):
-        build(directory, name="none")
-
-
-def test_a_syntax_error_is_named(build: Build, directory: Path) -> None:
-    (directory / "app.py").write_text("def create_app(:\n")
-    with pytest.raises(BuildError, match=r"app\.py, line 1: invalid syntax"):
+    write(directory, {f"{package}/__init__.py": "def create_app(): ..." for package in ("shop", "admin")})
+    with pytest.raises(BuildError, match=r"Could not locate a Flask application\..*WSGI=module:callable"):
         build(directory, name="none")
 
 
 def test_wrong_hashes_are_refused(build: Build, directory: Path) -> None:
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     (directory / "requirements.lock").write_text(f"blinker==1.9.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(BuildError, match=r"hash mismatch: blinker==1\.9\.0 .*: expected 000000000000"):
         build(directory, name="none")
 
 
-# A requirement, and what is said of it.
+# A requirement, and what is reported of it.
 REFUSED = {
     "no wheel": (
         "psycopg2-binary==2.9.9",
-        r"psycopg2-binary==2\.9\.9 has no wheel for Python 3\.13, and building it from source failed:"
-        r" Error: pg_config executable not found\.\n  name a version that has a wheel for Python 3\.13",
+        rf"psycopg2-binary==2\.9\.9 has no wheel for Python 3\.13 on {architecture()}, and building it from source"
+        r" failed: Error: pg_config executable not found\.\n  name a version that has a wheel for Python 3\.13",
     ),
-    "no version": ("flask==99", r"no matching distribution found for flask==99; there are .*3\.1"),
-    "Python": ("scipy==1.10.1", r"scipy==1\.10\.1 needs Python >=3\.8,<3\.12, and the image has 3\.13"),
+    "no version": ("flask==99", r"no versions satisfy the requirements: Because there is no version of flask==99"),
+    "Python": ("scipy==1.10.1", r"(scipy==1\.10\.1|numpy==1\.26\.4) has no wheel for Python 3\.13"),
     "conflict": (
         "flask==3.1.0\nwerkzeug==2.0.0",
-        r"conflict: .*werkzeug==2\.0\.0; flask 3\.1\.0 depends on Werkzeug>=3\.1",
+        r"flask==3\.1\.0 depends on werkzeug>=3\.1 .*you require werkzeug==2\.0\.0",
     ),
-    "git": ("hello @ git+https://index.invalid/hello.git", r"hello *@ git\+https://\S+: the image build has no git"),
-    "mistyped": ("flask=3.1", r"Invalid requirement: 'flask=3\.1'.*\n  = is not a valid operator\. Did you mean == \?"),
+    "git": ("hello @ git+https://index.invalid/hello.git", r"hello @ git\+https://\S+: the image build has no git"),
+    "mistyped": ("flask=3.1", r'no such comparison operator "=".* flask=3\.1'),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_pips_own_reason(name: str, build: Build, directory: Path) -> None:
+def test_uvs_own_reason(name: str, build: Build, directory: Path) -> None:
     requirement, reason = REFUSED[name]
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     (directory / "requirements.txt").write_text(f"{requirement}\n")
     with pytest.raises(BuildError, match=reason):
         build(directory, name="none")
 
 
 def test_a_wheel_of_the_other_architecture(build: Build, directory: Path) -> None:
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     (directory / "requirements.txt").write_text("psycopg2-binary==2.9.9\n")
     other = "arm64" if architecture() == "amd64" else "amd64"
-    reason = rf"no wheel for Python 3\.13 on {other} found for psycopg2-binary==2\.9\.9; there are .*2\.9\.10"
+    reason = rf"psycopg2-binary==2\.9\.9 has no wheel for Python 3\.13 on {other}, and building it from source failed"
     with pytest.raises(BuildError, match=reason):
         build(directory, name="none", platform=f"linux/{other}")
 
 
 def test_pip_settings_do_not_reach_the_image(build: Build, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_TRUSTED_HOST", "canary.invalid")
-    (directory / "wsgi.py").write_text(WSGI)
+    (directory / "wsgi.py").write_text(APP)
     image = build(directory, name="settings", fresh=True)
     with tarfile.open(image.archive) as archive:
         config = json.loads(archive.extractfile("manifest.json").read())[0]["Config"]  # type: ignore[union-attr]
@@ -276,9 +395,11 @@ def test_pip_settings_do_not_reach_the_image(build: Build, directory: Path, monk
 def test_pip_settings_are_used(build: Build, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    (directory / "wsgi.py").write_text(WSGI)
-    (directory / "requirements.txt").write_text("blinker==1.9.0\n")
-    with pytest.raises(BuildError, match=r"no matching distribution found for blinker==1\.9\.0"):
+    (directory / "requirements.txt").write_text("blinker==1.8.2\n")
+    reason = r"the package index can't be reached: http://127\.0\.0\.1:1/simple/blinker/: Connection refused"
+    with pytest.raises(BuildError, match=reason):
+        build(directory, name="settings")
+    with pytest.raises(BuildError, match=r"uv can't be installed: Could not find .* uv==.*\n  check the network"):
         build(directory, name="settings", fresh=True)
 
 
@@ -286,14 +407,9 @@ def test_the_added_gunicorn_is_the_locked_one() -> None:
     locked = (DOCKERFILE.parent / "requirements.lock").read_text()
     pin = re.search(r"^(gunicorn==\S+) \\\n((?:    --hash=\S+(?: \\)?\n)+)", locked, re.MULTILINE)
     assert pin
-    hashes = re.findall(r"sha256:\w+", pin[2])
-    text = DOCKERFILE.read_text()
-    assert f'"{pin[1]}"' in text
-    assert re.findall(r"--hash=(sha256:\w+)", text) == hashes
-
-
-def test_needs_no_dockerfile_frontend_from_a_registry() -> None:
-    assert "syntax=" not in DOCKERFILE.read_text()
+    added = re.search(rf"{re.escape(pin[1])} --hash=(sha256:\w+)", DOCKERFILE.read_text())
+    assert added
+    assert added[1] in re.findall(r"sha256:\w+", pin[2])
 
 
 def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:

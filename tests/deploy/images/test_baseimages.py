@@ -1,6 +1,7 @@
 """The stand-ins of the base images. Where the registries answer, there are none to test."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,11 @@ import pytest
 
 from flaskapp_deploy import programs
 from flaskapp_deploy.images import baseimages, debian, registry
-from flaskapp_deploy.images.buildkit import Builder
+from flaskapp_deploy.images.baseimages import DOCKERFILE
+from flaskapp_deploy.images.buildkit import Builder, BuildError
 from flaskapp_deploy.images.container import Container
 from flaskapp_deploy.images.image import postgres_archive
+from tests.deploy.images.conftest import Build
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +102,35 @@ def test_a_killed_build_leaves_nothing_running(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         ) as process,
     ):
-        wait_until(lambda: bool(list(tmp_path.glob("flaskapp/baseimages/.python-*/root/debootstrap"))), 30)
+        wait_until(lambda: bool(list(tmp_path.glob("flaskapp/baseimages/.python3*/root/debootstrap"))), 30)
         process.kill()
         wait_until(lambda: not running(str(tmp_path)), 30)
+
+
+@pytest.mark.parametrize("declared", ["3.11", ""])
+def test_another_python(build: Build, space: Path, tmp_path: Path, declared: str) -> None:
+    """By name, or by the application's .python-version. Debian's older release has it."""
+    shutil.copytree(DOCKERFILE.parent / "examples/hello", tmp_path, dirs_exist_ok=True)
+    if not declared:
+        (tmp_path / ".python-version").write_text("3.11.9\n")
+    image = build(tmp_path, name="older", python=declared)
+    assert image.base.reference.endswith("/python:3.11-slim-trixie")
+    container = Container.of(image.archive, space / f"older-{declared}")
+    result = container.run("python", "-c", "import app, sys; print(*sys.version_info[:2])")
+    assert result.stdout == "3 11\n"
+
+
+def test_a_python_that_debian_has_not(build: Build) -> None:
+    hello = DOCKERFILE.parent / "examples/hello"
+    if registry.digest(baseimages.PYTHON):
+        pytest.skip("the registry answers: it has every Python")
+    with pytest.raises(BuildError, match=r"no registry answers for \S+/python:3\.9-slim-trixie, and Debian's packages"):
+        build(hello, name="none", python="3.9")
+
+
+def test_a_version_that_is_none(build: Build) -> None:
+    with pytest.raises(BuildError, match=r"'python3\.11' is no version of Python 3: name one such as 3\.13"):
+        build(DOCKERFILE.parent / "examples/hello", name="none", python="python3.11")
 
 
 def running(words: str) -> str:

@@ -64,11 +64,11 @@ def test_an_anonymous_token_is_fetched_where_asked_for() -> None:
             self.wfile.write(body)
 
         def do_HEAD(self) -> None:
-            known = self.headers["Authorization"] == "Bearer anonymous"
+            authorized = self.headers["Authorization"] == "Bearer anonymous"
             realm = f"http://127.0.0.1:{self.server.server_port}/token"  # type: ignore[attr-defined]
             challenge = f'Bearer realm="{realm}",service="here",scope="repository:library/python:pull"'
-            self.send_response(200 if known else 401)
-            self.send_header(*("Docker-Content-Digest", "sha256:1") if known else ("WWW-Authenticate", challenge))
+            self.send_response(200 if authorized else 401)
+            self.send_header(*("Docker-Content-Digest", "sha256:1") if authorized else ("WWW-Authenticate", challenge))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

@@ -28,7 +28,7 @@ STAND_IN = """
 import sys
 from pathlib import Path
 from flaskapp_deploy.images import debian
-debian.make(Path(sys.argv[1]) / "root", "amd64", Path(sys.argv[1]) / "log", print, native=True)
+debian.make(Path(sys.argv[1]) / "root", "trixie", "amd64", Path(sys.argv[1]) / "log", print, native=True)
 """
 DEBIANS = re.compile(
     r"\bapt(?:-get|-cache)?\b|\bdpkg(?:-deb)?\b|debootstrap|nogroup|/usr/lib/(?:postgresql|cni)|adduser"
