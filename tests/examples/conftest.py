@@ -6,9 +6,7 @@ from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from tests.chart.render import run_helm
-from tests.kubernetes import POSTGRES, ROOT, admin, images, kubernetes, releaser
-
-__all__ = ["admin", "images", "kubernetes", "releaser"]
+from tests.kubernetes import POSTGRES, ROOT
 
 EXAMPLES = ["httpbin", "ihatemoney", "alerta"]
 

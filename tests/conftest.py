@@ -1,0 +1,3 @@
+"""The cluster's fixtures, for every suite that asks for them."""
+
+pytest_plugins = ["tests.kubernetes"]
