@@ -40,6 +40,7 @@ SUITES: dict[str, list[list[str]]] = {
         ["lint-imports", "--no-cache"],
         ["codespell"],
         ["shellcheck", *SHELL],
+        [*PYTEST, "--setup-plan", "--quiet", "tests"],  # every test is collected, and every fixture exists
         [*PYTEST, "tests/lint"],
     ],
     "programs": [[*PYTEST, "tests/deploy/programs", *map(str, Path("tests/deploy").glob("test_*.py"))]],
