@@ -132,12 +132,12 @@ def test_directory_without_an_application() -> None:
 def test_a_cluster_that_people_have(kubernetes: LocalCluster, images: dict[str, str]) -> None:
     """KUBE_CONTEXT: their kubeconfig, an image that its nodes can get; nothing of the cluster is ours."""
     people = os.environ | {"KUBECONFIG": str(kubernetes.kubeconfig)}
-    context = ["KUBE_CONTEXT=flaskapp-test", "APP=examples/hello"]
+    context = [f"KUBE_CONTEXT=flaskapp-{INSTANCE}", "APP=examples/hello"]
     command = ["make", "--no-print-directory", "up", *context, "VALUES=examples/hello/values.yaml"]
     environment = people | {"IMAGE": images["hello"]}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    assert "asked /: " in result.stderr
+    assert "GET /: " in result.stderr
     assert "port-forward service/hello" in result.stdout
 
     refused = subprocess.run(command, cwd=ROOT, env=people, capture_output=True, text=True, timeout=300)
