@@ -168,8 +168,8 @@ def database_killed(env: Environment) -> None:
 @contextmanager
 def iptables_rule(env: Environment, chain: str, *action: str, table: str = "filter") -> Iterator[None]:
     """Have a rule for PostgreSQL's port in the network of its pod."""
-    iptables = [*env.enter_network(env.database_pod(), "postgresql"), "iptables", f"--table={table}"]
-    rule = [chain, "--protocol=tcp", "--dport=5432", *action]
+    iptables = [*env.enter_network(env.database_pod(), "postgresql"), "iptables", "--table", table]
+    rule = [chain, "--protocol", "tcp", "--dport", "5432", "--jump", *action]  # iptables knows no --name=value
     shell.run(*iptables, "--insert", *rule)
     try:
         yield
@@ -179,13 +179,13 @@ def iptables_rule(env: Environment, chain: str, *action: str, table: str = "filt
 
 def database_black_holed(env: Environment) -> None:
     """Packets to PostgreSQL vanish for 10 s."""
-    with steady(env, "cut", "joined"), iptables_rule(env, "INPUT", "--jump=DROP"):
+    with steady(env, "cut", "joined"), iptables_rule(env, "INPUT", "DROP"):
         time.sleep(CUT)
 
 
 def database_connections_refused(env: Environment) -> None:
     """PostgreSQL's machine resets every connection for 10 s."""
-    with steady(env, "cut", "joined"), iptables_rule(env, "INPUT", "--jump=REJECT", "--reject-with=tcp-reset"):
+    with steady(env, "cut", "joined"), iptables_rule(env, "INPUT", "REJECT", "--reject-with", "tcp-reset"):
         time.sleep(CUT)
 
 
@@ -214,7 +214,7 @@ def database_slow(env: Environment) -> None:
     proxy = [*inside, sys.executable, str(FOLDER / "slow_proxy.py"), "15432", "5432", "0.5"]
     with steady(env, "slow", "quick"), subprocess.Popen(proxy) as process:
         try:
-            with iptables_rule(env, "PREROUTING", "--jump=REDIRECT", "--to-ports=15432", table="nat"):
+            with iptables_rule(env, "PREROUTING", "REDIRECT", "--to-ports", "15432", table="nat"):
                 env.sql(END_SESSIONS)  # connections that are open would go on as before
                 time.sleep(15)
             env.sql(END_SESSIONS)
