@@ -7,8 +7,8 @@ ARG SOURCE_DATE_EPOCH=1767225600
 FROM scratch AS helpers
 FROM --platform=$BUILDPLATFORM ${BASE} AS tools
 SHELL ["/bin/sh", "-euc"]
-ENV PATH=/uv/bin:$PATH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_NO_WRAP=1
-RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=type=secret,id=ca \
+ENV PATH=/uv/bin:$PATH PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_NO_WRAP=1 XDG_CACHE_HOME=/cache
+RUN --mount=type=cache,target=/cache --mount=type=secret,id=index --mount=type=secret,id=ca \
     [ ! -e /run/secrets/index ] || . /run/secrets/index; \
     echo "uv==0.13.9 --hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19" \
       "--hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe" > uv.txt; \
@@ -29,7 +29,7 @@ RUN --mount=type=bind,target=/context mkdir /requirements; cd /context; \
 FROM tools AS deps
 ARG BUILDARCH TARGETARCH
 RUN --mount=from=requirements,source=/requirements,target=/requirements,rw --mount=from=helpers,target=/helpers \
-    --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=type=secret,id=ca \
+    --mount=type=cache,target=/cache --mount=type=secret,id=index --mount=type=secret,id=ca \
     [ ! -e /run/secrets/index ] || . /run/secrets/index; cd /requirements; \
     ! grep -q resolved arguments || { uv pip compile -q --universal requirements.txt -o all.txt; \
       grep -vE '^(-e )?(\.|file:)' all.txt > resolved.txt; }; \

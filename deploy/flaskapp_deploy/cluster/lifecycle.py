@@ -68,7 +68,7 @@ def up(name: str, nodes: int | None = None) -> LocalCluster:
 
 
 def down(name: str) -> bool:
-    """Remove every trace of the cluster; return whether there was one."""
+    """Delete the cluster with its data; return whether there was one."""
     with _exclusive(name):
         cluster = localcluster.load(name)
         if cluster is None:

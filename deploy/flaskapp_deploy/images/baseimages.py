@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -173,7 +172,7 @@ def _tar(root: Path, archive: Path) -> None:
     """Pack a file tree, always in the same order and with the same times, and remove it."""
     archive.parent.mkdir()
     command = ["tar", "--sort=name", f"--mtime=@{EPOCH}", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."]
-    subprocess.run(command, check=True)
+    shell.run(*command)
     shutil.rmtree(root)
 
 

@@ -110,7 +110,7 @@ def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = 
         try:
             check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
             shell.wait_until(
-                lambda: subprocess.run(check, capture_output=True).returncode == 0,
+                lambda: shell.run(*check, check=False).returncode == 0,
                 60,
                 "buildkitd",
                 [log],

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from flaskapp_deploy import shell
 from flaskapp_deploy.images.oci import Layout
 
 
@@ -24,8 +25,7 @@ class Container:
         self.config = image.config["config"]
         root.mkdir()
         for layer in image.layers:
-            command = ["tar", "-xzf", str(image.blob(layer["digest"])), "-C", str(root), "--numeric-owner"]
-            subprocess.run(command, check=True)
+            shell.run("tar", "-xzf", image.blob(layer["digest"]), "-C", root, "--numeric-owner")
         if emulator:
             shutil.copy(emulator, root / "emulator")
 
@@ -34,7 +34,7 @@ class Container:
         """The image of an archive."""
         layout = root.with_name(f"{root.name}-layout")
         layout.mkdir()
-        subprocess.run(["tar", "-xf", str(archive), "-C", str(layout)], check=True)
+        shell.run("tar", "-xf", archive, "-C", layout)
         return cls(Layout.read(layout), root)
 
     def run(
@@ -99,7 +99,7 @@ class Container:
         try:
             yield process
         finally:
-            subprocess.run(["runc", "delete", "--force", name], capture_output=True)
+            shell.run("runc", "delete", "--force", name, check=False)
             process.wait(20)
             if process.stdout:
                 process.stdout.close()

@@ -2,10 +2,11 @@
 
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from flaskapp_deploy import shell
 
 # pip's settings that decide where packages come from, and uv's names for them.
 NAMES = {
@@ -46,7 +47,7 @@ def _of_uv(name: str) -> bool:
 
 def _pip_settings() -> dict[str, str]:
     """Read `pip config list`, later sources over earlier ones: files, then `[install]`, then the environment."""
-    result = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True)
+    result = shell.run(sys.executable, "-m", "pip", "config", "list", check=False)
     settings: dict[str, str] = {}
     for section in ("global", "install", ":env:"):
         for line in result.stdout.splitlines():

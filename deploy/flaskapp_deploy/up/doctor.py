@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from flaskapp_deploy import logcause
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError, reason
 from flaskapp_deploy.up import probes, target
+from flaskapp_deploy.up.probes import Object
 
 KINDS = "deployments,statefulsets,jobs,pods,persistentvolumeclaims,horizontalpodautoscalers"
 CANNOT_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
@@ -20,8 +20,6 @@ TAIL = "--tail=1000"
 ROTATION = (
     "make Secret and server agree; the bundled server takes the Secret's password over by itself, within 3 minutes"
 )
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def test_no_package_of_the_build_is_left(container: Container) -> None:
     assert not (container.root / "deps/pip").exists()
     assert not (container.root / "requirements").exists()
     assert not (container.root / "root/.cache").exists()
+    assert not (container.root / "cache").exists()
 
 
 def test_same_source_gives_the_same_digest(hello: Image, build: Build, tmp_path: Path) -> None:
