@@ -383,7 +383,7 @@ def cluster_shell(name: str, node_name: str | None) -> None:
     command = [os.environ.get("SHELL", "/bin/sh")]
     if node_name:
         command = node.enter(made, node_name, "/bin/bash")
-    path = f"{programs.binaries('kubernetes')}:{programs.binaries('chart')}:{os.environ['PATH']}"
+    path = f"{programs.binaries('kubernetes')}:{programs.program('chart', 'helm').parent}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(made.kubeconfig), "PATH": path}
     sys.exit(subprocess.run(command, env=environment).returncode)
 

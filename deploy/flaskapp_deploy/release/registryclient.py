@@ -47,7 +47,7 @@ def run(name: str, *arguments: str, check: bool = True, **variables: str) -> "su
     Raises:
         DeployError: it failed, and `check` is on; the message says why and what to do.
     """
-    program = programs.binaries("chart" if name == "helm" else "pipeline") / name
+    program = programs.program("chart" if name == "helm" else "pipeline", name)
     result = shell.run(program, *arguments, check=False, env=variables)
     if check and result.returncode:
         raise refusal(f"{name} {arguments[0]}", result.stderr)

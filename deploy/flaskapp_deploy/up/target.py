@@ -193,7 +193,7 @@ def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> s
 
 
 def _kind() -> str:
-    return shutil.which("kind") or str(programs.binaries("kind") / "kind")
+    return shutil.which("kind") or str(programs.program("kind", "kind"))
 
 
 def _docker_answers() -> bool:
