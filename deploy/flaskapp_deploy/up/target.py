@@ -65,7 +65,8 @@ class Local:
         self.kubeconfig: Path | None = None
 
     def up(self) -> None:
-        """Start the cluster, or repair it."""
+        """Start the cluster, or repair it; the programs that come after it are made meanwhile."""
+        programs.prefetch(("images", "buildkitd"), ("images", "buildctl"), ("chart", "helm"))
         self.kubeconfig = lifecycle.up(self.instance).kubeconfig
 
     def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
