@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from flaskapp_deploy import __version__, shell
+from flaskapp_deploy.programs import binaries, groups
+from flaskapp_deploy.resources import CHART
 
 if TYPE_CHECKING:
     from flaskapp_deploy.release.config import ReleaseConfig
@@ -137,10 +139,8 @@ def rehearse(instance: str) -> None:
 @click.argument("group", nargs=-1)
 def programs(group: tuple[str, ...]) -> None:
     """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
-    from flaskapp_deploy import programs
-
-    for one in group or [name for name in programs.groups() if name != "kind"]:
-        print(programs.binaries(one))
+    for one in group or [name for name in groups() if name != "kind"]:
+        print(binaries(one))
 
 
 @cli.command()
@@ -160,8 +160,6 @@ def image(directory: Path, name: str, wsgi: str, python: str, platform: str, out
 @cli.command()
 def chart() -> None:
     """Print where the chart lies that comes with the command: `helm template web "$(flaskapp-deploy chart)"`."""
-    from flaskapp_deploy.resources import CHART
-
     click.echo(CHART)
 
 
@@ -288,9 +286,8 @@ def cluster_status(name: str) -> None:
 
     made = lifecycle.existing(name)
     states = lifecycle.status(made)
-    for part, state in states.items():
+    for part, state in {**states, "server": made.server, "kubeconfig": made.kubeconfig}.items():
         click.echo(f"{part:24} {state}")
-    click.echo(f"{'server':24} {made.server}\n{'kubeconfig':24} {made.kubeconfig}")
     if "stopped" in states.values():
         raise shell.DeployError(f"parts are stopped; repair with `flaskapp-deploy cluster up --name {name}`")
 
@@ -311,14 +308,12 @@ def cluster_load(name: str, reference: str, archive: Path) -> None:
 @click.argument("node_name", required=False, metavar="[NODE]")
 def cluster_shell(name: str, node_name: str | None) -> None:
     """Open a shell with kubectl and helm set up for the cluster, or inside NODE."""
-    from flaskapp_deploy import programs
     from flaskapp_deploy.cluster import lifecycle, node
 
     made = lifecycle.existing(name)
-    command = [os.environ.get("SHELL", "/bin/sh")]
-    if node_name:
-        command = node.enter(made, node_name, "/bin/bash")
-    path = f"{programs.binaries('kubernetes')}:{programs.binaries('chart')}:{os.environ['PATH']}"
+    inside = node_name and node.enter(made, node_name, "/bin/bash")
+    command = inside or [os.environ.get("SHELL", "/bin/sh")]
+    path = f"{binaries('kubernetes')}:{binaries('chart')}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(made.kubeconfig), "PATH": path}
     sys.exit(subprocess.run(command, env=environment).returncode)
 

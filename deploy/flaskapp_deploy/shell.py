@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -125,9 +126,9 @@ def run(
     return result
 
 
-def stop(process: subprocess.Popen[Any], grace: float = 10) -> None:
-    """End a process: SIGTERM, and SIGKILL after `grace` seconds."""
-    process.terminate()
+def stop(process: subprocess.Popen[Any], grace: float = 10, first: signal.Signals = signal.SIGTERM) -> None:
+    """End a process: the first signal, and SIGKILL after `grace` seconds."""
+    process.send_signal(first)
     try:
         process.wait(timeout=grace)
     except subprocess.TimeoutExpired:

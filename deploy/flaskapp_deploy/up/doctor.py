@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from flaskapp_deploy import logcause
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError, reason
-from flaskapp_deploy.up.probes import Container, Failure, Object, short
+from flaskapp_deploy.up.probes import Container, Failure, Object, short, time_of
 
 KINDS = "deployments,statefulsets,jobs,pods,persistentvolumeclaims,horizontalpodautoscalers"
 CANNOT_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
@@ -43,11 +43,7 @@ class Finding:
 
 
 def examine(cluster: Cluster, release: str) -> list[Finding]:
-    """Return what keeps the release from being ready; nothing where it is.
-
-    Raises:
-        DeployError: the cluster doesn't answer, or the namespace has no such release.
-    """
+    """Return what keeps the release from being ready; nothing where it is."""
     doctor = Doctor(cluster, release)
     causes = [*doctor.refused(), *doctor.claims(), *doctor.migration(), *doctor.pods()]
     # A pod that waits for the migration or the database is an effect, not a cause.
@@ -70,12 +66,8 @@ class Doctor:
         self.cluster, self.release, self.now = cluster, release, datetime.now(UTC)
         self.in_namespace = f"--namespace {cluster.namespace}"
         self.revisions = self._history()
-        result = cluster.kubectl(
-            "get", KINDS, "--selector", f"app.kubernetes.io/instance={release}", "--output", "json"
-        )
-        self.objects: list[Object] = json.loads(result.stdout)["items"]
-        events: list[Object] = json.loads(cluster.kubectl("get", "events", "--output", "json").stdout)["items"]
-        self.events = sorted(events, key=lambda one: one.get("lastTimestamp") or one.get("eventTime") or "")
+        self.objects = cluster.objects(KINDS, f"app.kubernetes.io/instance={release}")
+        self.events = sorted(cluster.objects("events"), key=time_of)
 
     def _history(self) -> list[Object]:
         result = self.cluster.helm("history", self.release, "--max=20", "--output=json", check=False)

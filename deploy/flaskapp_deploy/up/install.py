@@ -63,11 +63,7 @@ def create(cluster: Cluster, kind: str, name: str, labels: dict[str, str] | None
 
 
 def claim_name(cluster: Cluster, release: ReleaseConfig) -> None:
-    """Record which directory the release is built from, in a ConfigMap.
-
-    Raises:
-        DeployError: another directory made the release of that name.
-    """
+    """Record in a ConfigMap which directory the release is built from; fail where another one made it."""
     name, data = (
         f"{release.name}-source",
         {"host": socket.gethostname(), "directory": str(release.application.resolve())},
@@ -93,9 +89,7 @@ def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
     """
-    selector = f"app.kubernetes.io/instance={release.name}"
-    listed = cluster.kubectl("get", "jobs,deployments", "--selector", selector, "--output", "json").stdout
-    for item in json.loads(listed)["items"]:
+    for item in cluster.objects("jobs,deployments", f"app.kubernetes.io/instance={release.name}"):
         name, labels = item["metadata"]["name"], item["metadata"]["labels"]
         is_migration = labels.get("app.kubernetes.io/component") == "migration"
         if item["kind"] == "Job" and is_migration and doctor.condition(item, "Failed"):
@@ -144,11 +138,9 @@ def causes(cluster: Cluster, release: str) -> list[str]:
 def service_of(cluster: Cluster, release: ReleaseConfig) -> str:
     """Return the name of the application's Service."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
-    result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
-    items = json.loads(result.stdout)["items"]
-    if not items:
-        raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
-    return str(items[0]["metadata"]["name"])
+    for service in cluster.objects("services", selector):
+        return str(service["metadata"]["name"])
+    raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
 
 
 def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 
 from flaskapp_deploy.resources import ROOT
-from flaskapp_deploy.shell import DeployError, is_free, stop, wait_until
+from flaskapp_deploy.shell import DeployError, is_free, stop, wait_until, write_atomic
 from flaskapp_deploy.up.postgres import Postgres
 
 SOURCE = ROOT / "src"
@@ -30,11 +30,7 @@ The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
 
 
 def main(port: int) -> None:
-    """Serve on this port of 127.0.0.1 until Ctrl-C; migrations first.
-
-    Raises:
-        DeployError: the port is in use, or PostgreSQL or the service does not start.
-    """
+    """Serve on this port of 127.0.0.1 until Ctrl-C; migrations first."""
     if not is_free(port):
         raise DeployError(f"port {port} is in use; free it, or choose another: PORT=8001 make run")
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -84,7 +80,5 @@ def _answers(url: str) -> bool:
 def _secret(path: Path) -> Path:
     """Made once, readable by this user alone."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32))
+        write_atomic(path, secrets.token_urlsafe(32), 0o600)
     return path

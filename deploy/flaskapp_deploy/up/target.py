@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,13 +128,13 @@ class Kind(Context):
 
     def up(self) -> None:
         """Create the kind cluster where there is none."""
-        if KIND_CLUSTER not in _run([_kind(), "get", "clusters"], "listing kind's clusters").split():
+        if KIND_CLUSTER not in _kind("get", "clusters").split():
             shell.say("creating a kind cluster (about a minute)")
-            _run([_kind(), "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
+            _kind("create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
     def down(self, release: ReleaseConfig) -> str:
         """Delete the kind cluster with its data."""
-        _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
+        _kind("delete", "cluster", "--name", KIND_CLUSTER)
         return "the kind cluster is deleted, with its data"
 
 
@@ -153,23 +153,17 @@ def choose(context: str, instance: str) -> Target:
 
 def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--label=org.opencontainers.image.title={release.name}"]
-    command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
-    with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
-        file = Path(folder) / "digest"
-        _run([*command, f"--iidfile={file}"], "building the image", buildkit.cause)
-        digest = file.read_text().strip().removeprefix("sha256:")
+    with tempfile.NamedTemporaryFile(prefix="flaskapp-digest-") as file:
+        command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", f"--iidfile={file.name}"]
+        result = shell.run(*command, release.application, check=False)
+        digest = Path(file.name).read_text().strip().removeprefix("sha256:")
+    if result.returncode:
+        raise DeployError(f"building the image failed: {buildkit.cause(result.stderr)}")
     reference = f"localhost/{release.name}:{digest[:12]}"
-    _run(["docker", "tag", digest, reference], "naming the image")
-    _run([_kind(), "load", "docker-image", reference, "--name", cluster], "loading the image into kind")
+    shell.run("docker", "tag", digest, reference)
+    _kind("load", "docker-image", reference, "--name", cluster)
     return reference
 
 
-def _kind() -> str:
-    return shutil.which("kind") or str(programs.binaries("kind") / "kind")
-
-
-def _run(command: list[str], what: str, cause: Callable[[str], str] | None = None) -> str:
-    result = shell.run(*command, check=False)
-    if result.returncode:
-        raise DeployError(f"{what} failed: {cause(result.stderr) if cause else shell.reason(result)}")
-    return result.stdout
+def _kind(*words: str) -> str:
+    return shell.run(shutil.which("kind") or programs.binaries("kind") / "kind", *words).stdout
