@@ -64,10 +64,8 @@ def create(cluster: Cluster, kind: str, name: str, labels: dict[str, str] | None
 
 def claim_name(cluster: Cluster, release: ReleaseConfig) -> None:
     """Record in a ConfigMap which directory the release is built from; fail where another one made it."""
-    name, data = (
-        f"{release.name}-source",
-        {"host": socket.gethostname(), "directory": str(release.application.resolve())},
-    )
+    name = f"{release.name}-source"
+    data = {"host": socket.gethostname(), "directory": str(release.application.resolve())}
     stdout = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
     if stdout:
         source = json.loads(stdout)["data"]
