@@ -27,7 +27,11 @@ def package(config: ReleaseConfig) -> None:
         digest = registryclient.find_digest(tagged)
         say(f"pushed {tagged} ({digest})")
     artifact = Artifact(address, digest)
-    pulled = pull(artifact.reference, state.FOLDER / "pulled")
+    folder = state.FOLDER / "pulled"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    helm("pull", f"oci://{artifact.reference}", "--destination", str(folder))
+    [pulled] = folder.glob("*.tgz")
     rendered = chart.render(config, pulled)
     (state.FOLDER / "rendered.yaml").write_text(rendered)
     if pulled.read_bytes() != archive.read_bytes():
@@ -57,15 +61,6 @@ def read_address(config: ReleaseConfig) -> str:
             f"CHART_REPOSITORY leads to {address}, but helm pushes a chart under its name: end it in /{config.name}"
         )
     return address
-
-
-def pull(reference: str, folder: Path) -> Path:
-    """Pull a chart by its digest into `folder`, made anew; return the archive."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    helm("pull", f"oci://{reference}", "--destination", str(folder))
-    [archive] = folder.glob("*.tgz")
-    return archive
 
 
 def login() -> str:

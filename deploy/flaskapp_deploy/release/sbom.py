@@ -28,7 +28,9 @@ def document(root: Path, name: str, version: str, digest: str) -> str:
 
 def debian(root: Path) -> Iterator[Component]:
     """Packages that dpkg knows; those of images without a package manager in the folder that distroless uses."""
-    release = _release(root / "etc/os-release")
+    path = root / "etc/os-release"
+    lines = [line.replace('"', "").split("=", 1) for line in path.read_text().splitlines()] if path.is_file() else []
+    release = {"ID": "linux", "VERSION_ID": "0"} | {line[0]: line[-1] for line in lines}
     for path in [root / "var/lib/dpkg/status", *sorted((root / "var/lib/dpkg/status.d").glob("*"))]:
         for stanza in path.read_text(errors="replace").split("\n\n") if path.is_file() else []:
             fields = HeaderParser().parsestr(stanza)
@@ -56,10 +58,3 @@ def _component(purl: PackageURL, license: str = "") -> Component:
         bom_ref=purl.to_string(),
         licenses=[LicenseExpression(license)] if license else None,
     )
-
-
-def _release(path: Path) -> dict[str, str]:
-    """ID and VERSION_ID of os-release."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    fields = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-    return {"ID": fields.get("ID", "linux"), "VERSION_ID": fields.get("VERSION_ID", "0")}
