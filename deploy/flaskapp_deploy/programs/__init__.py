@@ -9,9 +9,7 @@ import hashlib
 import os
 import re
 import shutil
-import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,17 +94,6 @@ def program(group: str, name: str) -> Path:
     if not path.exists():
         _provide(group, [tool for tool in tools_of(group) if tool.name == name])
     return path
-
-
-def prefetch(*programs: tuple[str, str]) -> None:
-    """Provide programs (groups and names) beside what this process does; who needs one waits for it."""
-
-    def work() -> None:
-        with suppress(DeployError):  # whoever needs the program has the error again
-            for group, name in programs:
-                program(group, name)
-
-    threading.Thread(target=work, daemon=True).start()
 
 
 def _directory(group: str) -> Path:

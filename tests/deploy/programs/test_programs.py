@@ -197,12 +197,6 @@ def test_one_program_of_a_group(module: Module) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["second"]
 
 
-def test_a_program_is_made_beside_other_work(module: Module) -> None:
-    module("first", "second")
-    programs.prefetch(("own", "absent"), ("own", "first"))
-    shell.wait_until(lambda: any(shell.cache().glob("tools/own-*/first")), 60, "the program")
-
-
 def test_an_unknown_group() -> None:
     with pytest.raises(DeployError, match="the groups are"):
         programs.binaries("nothing")
