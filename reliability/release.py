@@ -267,9 +267,9 @@ class Release:
         """Return a pod's log."""
         return self.admin.kubectl("logs", pod, *options).stdout
 
-    def sql(self, statement: str, database: str = "flaskapp", pod: str = DATABASE_POD) -> str:
+    def sql(self, statement: str, pod: str = DATABASE_POD) -> str:
         """Run a statement as the superuser, over the socket."""
-        psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", f"--dbname={database}", "--command", statement]
+        psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", "--dbname=flaskapp", "--command", statement]
         return self.execute(pod, "postgresql", *psql)
 
     def rows(self, service: str) -> dict[str, int]:
