@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from flaskapp_deploy import programs, shell
-from flaskapp_deploy.cluster import addons, cgroups, controlplane, localcluster, network, node
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster import addons, cgroups, controlplane, egress, localcluster, network, node
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.shell import DeployError
@@ -40,6 +40,7 @@ def existing(name: str) -> LocalCluster:
 def up(name: str, nodes: int | None = None) -> LocalCluster:
     """Make what is missing (`nodes` at least), start what doesn't run, and wait until all is ready. Safe to repeat."""
     with _exclusive(name):
+        to_open = egress.is_wanted()
         packages.ensure(packages.CLUSTER | packages.IMAGES)
         network.require_bridge_filter()
         binaries = programs.binaries("kubernetes")
@@ -52,6 +53,7 @@ def up(name: str, nodes: int | None = None) -> LocalCluster:
         network.ensure(cluster)
         kept = [node.keep_image(cluster, archive, reference) for reference, archive in images.items()]
         controlplane.ensure(cluster, binaries)
+        egress.ensure(cluster, to_open)
         _start_nodes(cluster, binaries)
         for one in cluster.nodes:
             for archive in kept:
@@ -68,7 +70,7 @@ def down(name: str) -> bool:
             return False
         for forwarder in cluster.run.glob("forward-*.json"):
             Process(forwarder).stop(grace=1)
-        for one in cluster.nodes:
+        for one in (*cluster.nodes, GATEWAY):
             cluster.process(one).stop(grace=0)
         controlplane.stop(cluster)
         network.remove(cluster)
@@ -159,7 +161,9 @@ def _port(forwarder: Process) -> int | None:
 
 def status(cluster: LocalCluster) -> dict[str, str]:
     """Return the state of each process: `running` or `stopped`, the control plane's first."""
-    return {part: "running" if cluster.runs(part) else "stopped" for part in (*controlplane.PROGRAMS, *cluster.nodes)}
+    gateway = [GATEWAY] if cluster.process(GATEWAY).record.exists() else []
+    parts = (*controlplane.PROGRAMS, *gateway, *cluster.nodes)
+    return {part: "running" if cluster.runs(part) else "stopped" for part in parts}
 
 
 def _start_nodes(cluster: LocalCluster, binaries: Path) -> None:

@@ -139,6 +139,7 @@ def _write_configuration(cluster: LocalCluster, node: str) -> None:
         "pause_image": PAUSE_IMAGE,
         "pods": cluster.pods,
         "proxy_kubeconfig": proxy,
+        "resolver": cluster.resolver,
         "run": run,
     }
     for template in TEMPLATES.rglob("*.*"):

@@ -37,7 +37,7 @@ def images(binaries: Path) -> dict[str, Path]:
 def apply(cluster: LocalCluster, references: dict[str, Path]) -> None:
     """Apply the manifests and wait until every component serves."""
     names = {archive.stem.replace("-", "_"): reference for reference, archive in references.items()}
-    names["dns_address"] = str(cluster.dns_address)
+    names |= {name: str(getattr(cluster, name)) for name in ("dns_address", "host_loopback", "resolver")}
     files = Path(__file__).parent.glob("*.yaml")
     manifests = "\n---\n".join(string.Template(file.read_text()).substitute(names) for file in files)
     # A first request may meet an API server that has just begun to serve.
