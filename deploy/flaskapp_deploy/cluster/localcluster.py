@@ -58,6 +58,21 @@ class LocalCluster:
         """Return whether a node, or a program of the control plane, runs."""
         return self.process(part).pid is not None
 
+    def logs_of(self, part: str) -> list[Path]:
+        """Return the logs of a part; where it doesn't start, the first that has lines tells why."""
+        if part not in self.nodes:
+            return [self.logs / f"{part}.log"]
+        home = self.state / "nodes" / part
+        return [home / "init.log", *(home / f"log/{name}.log" for name in ("kubelet", "containerd", "kube-proxy"))]
+
+    def require(self, *parts: str) -> bool:
+        """Return true while all of these run; the error has the last lines of one that has ended."""
+        for part in parts:
+            if not self.runs(part):
+                what = f"node {part}" if part in self.nodes else part
+                raise DeployError(f"{what} ended while starting{shell.last_lines(self.logs_of(part))}")
+        return True
+
     def running_nodes(self) -> list[str]:
         """Return the names of the nodes that run."""
         return list(filter(self.runs, self.nodes))
