@@ -91,13 +91,25 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
     def ready() -> bool:
         return cluster.admin().kubectl("get", "--raw=/readyz", check=False).returncode == 0
 
-    logs = [cluster.logs / "kube-apiserver.log", cluster.logs / "etcd.log"]
-    wait_until(ready, 90, "the API server", logs, lambda: cluster.runs("kube-apiserver"))
+    logs = cluster.logs_of("kube-apiserver")
+    wait_until(ready, 90, "the API server", logs, lambda: cluster.require("etcd", "kube-apiserver"))
     trust = [f"--service-account-private-key-file={tokens.key_path}", f"--root-ca-file={issuer.certificate_path}"]
     manager = binaries / "kube-controller-manager"
     _start(cluster, manager, *_identity(cluster, manager), "--use-service-account-credentials=true", *trust)
     scheduler = binaries / "kube-scheduler"
     _start(cluster, scheduler, *_identity(cluster, scheduler))
+
+
+def wait(cluster: LocalCluster) -> None:
+    """Wait until every program of the control plane says that it is healthy."""
+    status = "--output=jsonpath={.items[*].conditions[?(@.type=='Healthy')].status}"
+
+    def healthy() -> bool:
+        result = cluster.admin().kubectl("get", "componentstatuses", status, check=False)
+        return set(result.stdout.split()) == {"True"}
+
+    logs = [cluster.logs_of(name)[0] for name in PROGRAMS[2:]]
+    wait_until(healthy, 60, "the control plane", logs, lambda: cluster.require(*PROGRAMS))
 
 
 def stop(cluster: LocalCluster) -> None:

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from flaskapp_deploy import programs, shell
-from flaskapp_deploy.cluster import addons, cgroups, controlplane, localcluster, network, node
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster import addons, cgroups, controlplane, egress, localcluster, network, node
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.shell import DeployError
@@ -40,6 +40,7 @@ def existing(name: str) -> LocalCluster:
 def up(name: str, nodes: int | None = None) -> LocalCluster:
     """Make what is missing (`nodes` at least), start what doesn't run, and wait until all is ready. Safe to repeat."""
     with _exclusive(name):
+        to_open = egress.is_wanted()
         packages.ensure(packages.CLUSTER | packages.IMAGES)
         network.require_bridge_filter()
         binaries = programs.binaries("kubernetes")
@@ -52,11 +53,13 @@ def up(name: str, nodes: int | None = None) -> LocalCluster:
         network.ensure(cluster)
         kept = [node.keep_image(cluster, archive, reference) for reference, archive in images.items()]
         controlplane.ensure(cluster, binaries)
+        egress.ensure(cluster, to_open)
         _start_nodes(cluster, binaries)
+        controlplane.wait(cluster)
         for one in cluster.nodes:
             for archive in kept:
                 node.import_image(cluster, one, archive)
-        addons.apply(cluster, images)
+        addons.apply(cluster, images, partial(cluster.require, *controlplane.PROGRAMS, *cluster.nodes))
         return cluster
 
 
@@ -68,7 +71,7 @@ def down(name: str) -> bool:
             return False
         for forwarder in cluster.run.glob("forward-*.json"):
             Process(forwarder).stop(grace=1)
-        for one in cluster.nodes:
+        for one in (*cluster.nodes, GATEWAY):
             cluster.process(one).stop(grace=0)
         controlplane.stop(cluster)
         network.remove(cluster)
@@ -140,13 +143,13 @@ def forward(name: str, namespace: str, service: str, port: int | None = None) ->
     spec = json.loads(document)["spec"]
     process = cluster.process(f"forward-{namespace}-{service}")
     log = cluster.logs / f"forward-{namespace}-{service}.log"
-    port = port or _port(process) or next(free for free in range(8080, 9080) if not _listens(free))
+    port = port or _port(process) or next(free for free in range(8080, 9080) if shell.is_free(free))
     listen = f"TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"
     target = f"TCP4:{spec['clusterIP']}:{spec['ports'][0]['port']},connect-timeout=5"
-    if port != _port(process) and _listens(port):
+    if port != _port(process) and not shell.is_free(port):
         raise DeployError(f"port {port} on 127.0.0.1 is in use; choose another one with PORT=…")
     if process.ensure(["socat", listen, target], log):
-        shell.wait_until(lambda: _listens(port), 5, f"port {port}", [log], lambda: process.pid is not None)
+        shell.wait_until(lambda: not shell.is_free(port), 5, f"port {port}", [log], lambda: process.pid is not None)
     return f"http://127.0.0.1:{port}"
 
 
@@ -159,7 +162,9 @@ def _port(forwarder: Process) -> int | None:
 
 def status(cluster: LocalCluster) -> dict[str, str]:
     """Return the state of each process: `running` or `stopped`, the control plane's first."""
-    return {part: "running" if cluster.runs(part) else "stopped" for part in (*controlplane.PROGRAMS, *cluster.nodes)}
+    gateway = [GATEWAY] if cluster.process(GATEWAY).record.exists() else []
+    parts = (*controlplane.PROGRAMS, *gateway, *cluster.nodes)
+    return {part: "running" if cluster.runs(part) else "stopped" for part in parts}
 
 
 def _start_nodes(cluster: LocalCluster, binaries: Path) -> None:
@@ -170,7 +175,8 @@ def _start_nodes(cluster: LocalCluster, binaries: Path) -> None:
         shell.say(f"cluster {cluster.name}: starting {', '.join(started)}")
     for one in cluster.nodes:
         ready = partial(_is_ready, cluster, one, began if one in started else ever)
-        shell.wait_until(ready, 120, f"node {one}", node.logs(cluster, one), partial(cluster.runs, one))
+        runs = partial(cluster.require, *controlplane.PROGRAMS, one)
+        shell.wait_until(ready, 120, f"node {one}", cluster.logs_of(one), runs)
         # Where it was drained before, it may take pods again.
         cluster.admin().kubectl("uncordon", one)
 
@@ -187,10 +193,6 @@ def _with_node(name: str, node_name: str) -> LocalCluster:
     if node_name not in cluster.nodes:
         raise DeployError(f"instance {name} has no node {node_name!r}; it has {', '.join(cluster.nodes)}")
     return cluster
-
-
-def _listens(port: int) -> bool:
-    return bool(shell.run("ss", "-Hltn", f"src 127.0.0.1:{port}", check=False).stdout.strip())
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -16,6 +16,7 @@ from flaskapp_deploy.shell import DeployError
 # Each cluster owns one /16 of 10.128.0.0/10; LocalCluster lays out the addresses inside it.
 SLOTS = range(64)
 API_PORT = 6443
+GATEWAY = "gateway"  # the namespace, and the process, of the way out
 
 
 class LocalCluster:
@@ -30,7 +31,9 @@ class LocalCluster:
         self.fabric = IPv4Network(f"{self.network[0]}/24")  # nodes, the control plane and the host's own port
         self.pods = IPv4Network(f"{self.network[64 * 256]}/18")
         self.services = IPv4Network(f"{self.network[128 * 256]}/20")
-        self.host_address, self.control_address = self.fabric[1], self.fabric[10]
+        self.outside = IPv4Network(f"{self.network[192 * 256]}/24")  # as slirp4netns lays it out
+        self.host_address, self.gateway_address, self.control_address = (self.fabric[number] for number in (1, 2, 10))
+        self.host_loopback, self.resolver = self.outside[2], self.outside[3]
         self.dns_address = self.services[10]
         self.host_link = f"flaskapp{slot}"
         self.server = f"https://{self.control_address}:{API_PORT}"
@@ -44,7 +47,7 @@ class LocalCluster:
         return list(self.pods.subnets(new_prefix=24))[_number(node)]
 
     def namespace(self, part: str) -> str:
-        """Return the name of the network namespace and the control group of `fabric`, `control` or a node."""
+        """Return the name of the network namespace and the control group of a node, or of another part."""
         return f"flaskapp-{self.name}-{part}"
 
     def process(self, part: str) -> Process:
@@ -54,6 +57,21 @@ class LocalCluster:
     def runs(self, part: str) -> bool:
         """Return whether a node, or a program of the control plane, runs."""
         return self.process(part).pid is not None
+
+    def logs_of(self, part: str) -> list[Path]:
+        """Return the logs of a part; where it doesn't start, the first that has lines tells why."""
+        if part not in self.nodes:
+            return [self.logs / f"{part}.log"]
+        home = self.state / "nodes" / part
+        return [home / "init.log", *(home / f"log/{name}.log" for name in ("kubelet", "containerd", "kube-proxy"))]
+
+    def require(self, *parts: str) -> bool:
+        """Return true while all of these run; the error has the last lines of one that has ended."""
+        for part in parts:
+            if not self.runs(part):
+                what = f"node {part}" if part in self.nodes else part
+                raise DeployError(f"{what} ended while starting{shell.last_lines(self.logs_of(part))}")
+        return True
 
     def running_nodes(self) -> list[str]:
         """Return the names of the nodes that run."""

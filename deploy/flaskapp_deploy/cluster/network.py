@@ -5,7 +5,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.shell import DeployError
 
 BRIDGE = "bridge"
@@ -71,20 +71,26 @@ def _link(cluster: LocalCluster, part: str, address: IPv4Address, link: str, nam
     ip("link", "set", link, "up", namespace=namespace)
 
 
-def join_node(cluster: LocalCluster, node: str) -> None:
-    """Join a node to the fabric, and set what Kubernetes expects of its network."""
-    join(cluster, node, cluster.node_address(node))
-    namespace = cluster.namespace(node)
-    result = shell.run("ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS, check=False)
+def join_router(cluster: LocalCluster, part: str, address: IPv4Address) -> None:
+    """Join a namespace that forwards what others send, and set what Kubernetes expects of such a network."""
+    join(cluster, part, address)
+    command = ["ip", "netns", "exec", cluster.namespace(part), "sysctl", "-eqw", *SYSCTLS]
+    result = shell.run(*command, check=False)
     if result.returncode:
-        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {shell.reason(result)}")
+        raise DeployError(f"{part} can't set what Kubernetes expects of its network: {shell.reason(result)}")
+
+
+def join_node(cluster: LocalCluster, node: str) -> None:
+    """Join a node to the fabric."""
+    join_router(cluster, node, cluster.node_address(node))
     # A Service's address must have a route before kube-proxy can rewrite it.
-    ip("route", "replace", cluster.services, "dev", "eth0", namespace=namespace)
+    ip("route", "replace", cluster.services, "dev", "eth0", namespace=cluster.namespace(node))
 
 
 def route(cluster: LocalCluster, running: list[str]) -> None:
-    """Point everyone to each running node's pods, and the host and control plane to Services through the first node."""
-    for part in ("host", "control", *running):
+    """Point everyone to each running node's pods, the host and control plane to Services, and nodes to the gateway."""
+    gateway = [GATEWAY] if cluster.runs(GATEWAY) else []
+    for part in ("host", "control", *gateway, *running):
         namespace = "" if part == "host" else cluster.namespace(part)
         for node in running:
             if node != part:
@@ -92,6 +98,8 @@ def route(cluster: LocalCluster, running: list[str]) -> None:
                 ip("route", "replace", cluster.node_pods(node), *via, namespace=namespace)
         if running and part in ("host", "control"):
             ip("route", "replace", cluster.services, "via", cluster.node_address(running[0]), namespace=namespace)
+        if gateway and part in running:
+            ip("route", "replace", "default", "via", cluster.gateway_address, namespace=namespace)
 
 
 def leave(cluster: LocalCluster, part: str) -> None:
@@ -102,7 +110,7 @@ def leave(cluster: LocalCluster, part: str) -> None:
 
 def remove(cluster: LocalCluster) -> None:
     """Remove every namespace and link of the cluster."""
-    for part in ("control", *cluster.nodes, "fabric"):
+    for part in ("control", GATEWAY, *cluster.nodes, "fabric"):
         leave(cluster, part)
     ip("link", "delete", cluster.host_link, check=False)
 

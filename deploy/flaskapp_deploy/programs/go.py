@@ -20,7 +20,10 @@ def build(package: str, folder: Path, target: Path, stamps: str) -> None:
     """Build a package of the module in `folder` into a static program; `stamps` are the linker's `-X` options."""
     flags = ["-mod=readonly", "-trimpath", "-ldflags", f"-s -w {stamps}"]
     environment = ENVIRONMENT | _memory()
-    result = shell.run(_go(folder), "build", *flags, "-o", target, package, cwd=folder, env=environment, check=False)
+    # A caller that is killed leaves no compiler at work.
+    watchdog = ["setpriv", "--pdeathsig=TERM"] if shutil.which("setpriv") else []
+    command = [*watchdog, str(_go(folder)), "build", *flags, "-o", str(target), package]
+    result = shell.run(*command, cwd=folder, env=environment, check=False)
     if result.returncode:
         last = shell.tail(result.stderr, 15)
         raise DeployError(f"`go build` in programs/{folder.name} failed; its last lines:\n{last}")

@@ -98,6 +98,23 @@ def test_an_interrupted_build_goes_on(module: Module, tmp_path: Path) -> None:
     assert (directory / "complete").exists()
 
 
+def test_no_compiler_outlives_its_caller(module: Module, tmp_path: Path) -> None:
+    """A command that sleeps stands for a long build."""
+    module("first")
+    go, record = tmp_path / "bin/go", tmp_path / "pid"
+    go.parent.mkdir()
+    go.write_text(f'#!/bin/sh\n[ "$1" = env ] && echo go1.99 && exit\necho $$ > {record}\nexec sleep 300\n')
+    go.chmod(0o755)
+    program = f"import pathlib\nfrom flaskapp_deploy import programs\nprograms.ROOT = pathlib.Path('{programs.ROOT}')\n"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": f"{go.parent}:{os.environ['PATH']}"}
+    child = subprocess.Popen([sys.executable, "-c", program + "programs.binaries('own')"], env=environment)
+    shell.wait_until(lambda: record.exists() and bool(record.read_text()), 30, "the compiler")
+    child.kill()
+    child.wait()
+    process = Path("/proc", record.read_text().strip())
+    shell.wait_until(lambda: not process.exists() or ") Z" in (process / "stat").read_text(), 5, "the compiler's end")
+
+
 def test_a_fitting_program_on_the_path_is_used(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module("first")
     monkeypatch.setattr(
