@@ -99,7 +99,7 @@ def _dnf(packages: list[str]) -> None:
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    result = shell.run(*command, cwd=cwd, env={"DEBIAN_FRONTEND": "noninteractive"}, check=False)
+    result = shell.run(*command, cwd=cwd, env={"DEBIAN_FRONTEND": "noninteractive"}, check=False, survives=True)
     if result.returncode:
         words = " ".join(word for word in command if not word.startswith("-"))
         raise DeployError(f"`{words}` failed; its last lines:\n{shell.tail(result.stdout + result.stderr)}")

@@ -1,0 +1,44 @@
+"""Refuse a NAME=value on make's command line that no word reads: `make up AP=shop` would run another application.
+
+Arguments: the names that were given. Python's own library alone, for nothing else may be there yet.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from flaskapp_deploy.machine import did_you_mean
+
+NAMES = {
+    "APP": "another application's directory",
+    "IMAGE": "an image that the nodes can pull, for KUBE_CONTEXT",
+    "INSTANCE": "which local cluster",
+    "KEEP": "1: tests leave their cluster",
+    "KUBE_CONTEXT": "a cluster of your kubeconfig",
+    "LONG": "1: the long form of a suite",
+    "METRICS_PORT": "for `make run`",
+    "NAME": "name of the release",
+    "PART": "for bench and reliability",
+    "PORT": "port on 127.0.0.1",
+    "PYTHON": "the Python to use",
+    "SUITE": "for test and bench",
+    "TIMEOUT_FACTOR": "3: three times the usual limits",
+    "VALUES": "a values file of the application",
+    "WSGI": "module:callable",
+}
+# Settings of programs that make starts.
+PREFIXES = ("COSIGN_", "DOCKER_", "GO", "LC_", "LEDGER_", "PIP_", "UV_", "XDG_")
+
+
+def main(names: list[str]) -> str:
+    """The error that names the first unknown one; empty where there is none."""
+    for name in names:
+        if name not in NAMES and not name.startswith(PREFIXES):
+            meant = did_you_mean(name, NAMES)
+            return f"error: make knows no {name}={meant}\n  the names are {', '.join(NAMES)}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]) or 0)
