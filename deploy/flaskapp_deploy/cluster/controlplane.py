@@ -1,11 +1,12 @@
 """etcd, API server, controller manager and scheduler, in a network namespace of their own."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from flaskapp_deploy.cluster import pki
 from flaskapp_deploy.cluster.localcluster import API_PORT, LocalCluster
-from flaskapp_deploy.shell import wait_until
+from flaskapp_deploy.shell import DeployError, last_lines, wait_until
 
 # In the order in which they start; they end in the reverse one, the writers before the store.
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -77,13 +78,17 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
         f"--proxy-client-cert-file={to_extensions[0]}",
         f"--proxy-client-key-file={to_extensions[1]}",
     )
-    wait_until(
-        lambda: cluster.admin().kubectl("get", "--raw=/readyz", check=False).returncode == 0,
-        90,
-        "the API server",
-        [cluster.logs / "kube-apiserver.log", cluster.logs / "etcd.log"],
-        lambda: cluster.runs("kube-apiserver"),
-    )
+    try:
+        wait_until(
+            lambda: cluster.admin().kubectl("get", "--raw=/readyz", check=False).returncode == 0,
+            90,
+            "the API server",
+            [cluster.logs / "kube-apiserver.log", cluster.logs / "etcd.log"],
+            lambda: cluster.runs("kube-apiserver") and cluster.runs("etcd"),
+        )
+    except DeployError:
+        check(cluster, PROGRAMS[:2])
+        raise
     _start(
         cluster,
         binaries / "kube-controller-manager",
@@ -93,6 +98,13 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
         f"--root-ca-file={issuer.certificate_path}",
     )
     _start(cluster, binaries / "kube-scheduler", *_identity(scheduler))
+
+
+def check(cluster: LocalCluster, names: Sequence[str] = PROGRAMS) -> None:
+    """Fail where a program has ended, with its own last lines."""
+    for name in names:
+        if not cluster.runs(name):
+            raise DeployError(f"{name} ended while starting{last_lines([cluster.logs / f'{name}.log'])}")
 
 
 def stop(cluster: LocalCluster) -> None:

@@ -60,6 +60,7 @@ def up(name: str, nodes: int | None = None) -> LocalCluster:
         kept = [node.keep_image(cluster, archive, reference) for reference, archive in images.items()]
         controlplane.ensure(cluster, binaries)
         _start_nodes(cluster, binaries)
+        controlplane.check(cluster)
         for one in cluster.nodes:
             for archive in kept:
                 node.import_image(cluster, one, archive)

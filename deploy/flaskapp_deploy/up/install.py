@@ -48,7 +48,7 @@ def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None 
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
     lines += [f"{cluster.kubectl_line} get pods,hpa,pvc", *(["make shell"] if isinstance(target, Local) else [])]
     print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
-    print("\n".join(f"  {line}" for line in (*lines, "make down")))
+    print("\n".join(f"  {line}" for line in (*lines, f"make down NAME={release.name}")))
 
 
 def ensure_namespace(cluster: Cluster) -> None:

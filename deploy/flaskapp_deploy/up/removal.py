@@ -12,7 +12,7 @@ from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say
 from flaskapp_deploy.up.target import Kind, Local, Target
 
-LABELLED = "persistentvolumeclaims,secrets,configmaps"
+LABELED = "persistentvolumeclaims,secrets,configmaps"
 
 
 def remove(release: ReleaseConfig, target: Target) -> None:
@@ -37,7 +37,7 @@ def remove(release: ReleaseConfig, target: Target) -> None:
         say(f"the release {release.name!r} is uninstalled; its data stays until you `{look}`")
         return
     if any(namespace == release.namespace and name != release.name for namespace, name in installed):
-        cluster.kubectl("delete", LABELLED, "--selector", f"app.kubernetes.io/instance={release.name}")
+        cluster.kubectl("delete", LABELED, "--selector", f"app.kubernetes.io/instance={release.name}")
         cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
     else:
         cluster.kubectl("delete", "namespace", release.namespace)
@@ -69,7 +69,8 @@ def contents(target: Local | Kind) -> str:
 
 def releases(cluster: Cluster) -> list[tuple[str, str]]:
     """The namespace and name of every release on a cluster."""
-    listed = cluster.helm("list", "--all-namespaces", "--all", "--output=json").stdout
+    states = ["--deployed", "--failed", "--pending", "--uninstalling"]
+    listed = cluster.helm("list", "--all-namespaces", *states, "--output=json").stdout
     return [(release["namespace"], release["name"]) for release in json.loads(listed)]
 
 

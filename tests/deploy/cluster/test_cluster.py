@@ -271,6 +271,28 @@ def test_a_node_that_cannot_start_says_why(two: LocalCluster, broken: str, reaso
     assert ready(two) == {"n1", "n2"}
 
 
+def test_a_control_plane_that_cannot_start_says_why(two: LocalCluster) -> None:
+    """The program that ended is named with its own last lines, not the one that waits for it."""
+    for part in ("etcd", "kube-apiserver"):
+        two.process(part).stop(grace=0)
+    data, kept = two.state / "etcd", two.state / "etcd-kept"
+    data.rename(kept)
+    data.touch()
+    try:
+        with pytest.raises(DeployError) as error:
+            lifecycle.up(TWO)
+    finally:
+        data.unlink()
+        kept.rename(data)
+    assert error.value.message.startswith(f"etcd ended while starting; last lines of {two.logs}/etcd.log:\n")
+    assert "not a directory" in error.value.message
+    lifecycle.up(TWO)
+    two.process("kube-scheduler").stop(grace=0)
+    with pytest.raises(DeployError, match="kube-scheduler ended while starting; last lines of .*kube-scheduler.log:"):
+        controlplane.check(two)
+    lifecycle.up(TWO)
+
+
 def test_errors_are_one_line(one: LocalCluster) -> None:
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", "flaskapp_deploy", "cluster", *arguments]

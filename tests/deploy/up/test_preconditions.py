@@ -29,8 +29,8 @@ HERE = Local("nobodys", "docker is not installed")
         ("workers: many", ["workers: 'many' is not of type 'integer'"]),
         ("replicaCount: 3", ["replicaCount has another name here: replicas"]),
         (
-            "postgresql: {primary: {persistance: {}}}",
-            ["postgresql.primary.persistance is unknown, did you mean persistence?"],
+            "postgresql: {primary: {persistnce: {}}}",
+            ["postgresql.primary.persistnce is unknown, did you mean persistence?"],
         ),
         ("replica: 2\nworker: 1", ["replica is unknown, did you mean replicas?", "worker is unknown"]),
     ],
@@ -138,9 +138,9 @@ def test_a_context_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/one:{tmp_path}/two:{tmp_path}/absent")
     assert target.contexts() == ["one", "two"]
     with pytest.raises(DeployError) as error:
-        target.choose("twoo", "default")
+        target.choose("to", "default")
     assert error.value.message == (
-        "KUBE_CONTEXT=twoo is not in your kubeconfig, did you mean two?\n  the contexts are: one, two"
+        "KUBE_CONTEXT=to is not in your kubeconfig, did you mean two?\n  the contexts are: one, two"
     )
     (tmp_path / "one").write_text("a: [")
     with pytest.raises(DeployError, match=r"the kubeconfig \S*/one is not YAML"):
