@@ -105,17 +105,10 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and capture what it prints.
 
-    Args:
-        check: Whether a failure is an error; without it, the caller reads `returncode`.
-        env: Variables on top of this process's own.
-        stdin: What the program reads.
-        timeout: Seconds after which it is killed.
-        survives: Whether it goes on when this process is killed: a package manager must not stop halfway.
-
-    Raises:
-        DeployError: the program is not installed, took too long, or failed; with its last line.
+    `env` comes on top of this process's own; after `timeout` seconds it is killed. Without `check`, a failure is no
+    error: the caller reads `returncode`. It ends when this process is killed, unless it `survives`: a package manager
+    must not stop halfway.
     """
-    name = Path(command[0]).name
     environment = {**os.environ, **(env or {})}
     line = [str(word) for word in command]
     pipe, watched = subprocess.PIPE, line if survives else [*_watchdog(line[0]), *line]
@@ -134,7 +127,7 @@ def run(
             raise
     result = subprocess.CompletedProcess(line, process.returncode, stdout, stderr)
     if check and result.returncode:
-        raise DeployError(f"{name} {' '.join(line[1:2])} failed: {reason(result)}")
+        raise DeployError(f"{Path(line[0]).name} {' '.join(line[1:2])} failed: {reason(result)}")
     return result
 
 
@@ -150,6 +143,14 @@ def end_with_make() -> None:
         import ctypes  # only here: `--help` is quick without it
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start(command: Sequence[str], log: Path, mode: str = "wb", **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, which writes what it prints into a log; `options` are Popen's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    nothing = subprocess.DEVNULL
+    with log.open(mode) as output:
+        return subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output, start_new_session=True, **options)
 
 
 def stop(process: subprocess.Popen[Any], grace: float = 10, first: signal.Signals = signal.SIGTERM) -> None:
@@ -172,10 +173,10 @@ def seconds(limit: float) -> float:
     factor = os.environ.get("TIMEOUT_FACTOR", "1")
     try:
         return limit * max(1.0, float(factor))
-    except ValueError:
+    except ValueError as error:
         raise DeployError(
             f"TIMEOUT_FACTOR={factor!r} is not a number; use 3 for three times the usual limits"
-        ) from None
+        ) from error
 
 
 def wait_until(
@@ -186,16 +187,9 @@ def wait_until(
     running: Callable[[], bool] | None = None,
     every: float = 0.2,
 ) -> float:
-    """Wait until `condition` holds; return the seconds that took.
+    """Look every so many seconds until `condition` holds, `limit` seconds at most; return the seconds that took.
 
-    Args:
-        limit: Seconds before the wait ends in an error (see `seconds`).
-        logs: Where the cause would stand, the likeliest first.
-        running: Whether what the wait depends on still runs; the wait ends when it does not.
-        every: Seconds between two looks.
-
-    Raises:
-        DeployError: what was awaited, and the last lines of the first log that has any.
+    The wait ends also when `running` no longer holds. Its error has the last lines of the first of `logs` with any.
     """
     allowed = seconds(limit)
     started = time.monotonic()

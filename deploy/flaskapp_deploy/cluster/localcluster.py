@@ -13,31 +13,21 @@ from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 
-# Each cluster owns one /16 of these; LocalCluster lays out the addresses inside it.
+# Each cluster owns one /16 of 10.128.0.0/10; LocalCluster lays out the addresses inside it.
 SLOTS = range(64)
-FIRST_OCTET, FIRST_SLOT = 10, 128
 API_PORT = 6443
 
 
 class LocalCluster:
-    """One cluster of this machine.
-
-    Attributes:
-        nodes: Names of its nodes.
-        state: What outlives a reboot: etcd, volumes, certificates, logs.
-        images: Archives that every node has imported, one for each image name.
-        run: Sockets and process ids.
-        fabric: Addresses of nodes, the control plane and the host's own port.
-    """
+    """One cluster of this machine, with the names of its nodes."""
 
     def __init__(self, name: str, slot: int, nodes: Sequence[str] = ()) -> None:
         self.name, self.slot, self.nodes = name, slot, list(nodes)
-        self.state = state_root() / name
+        self.state = state_root() / name  # what outlives a reboot; each node has imported the archives in `images`
         self.logs, self.images, self.kubeconfig = (self.state / part for part in ("logs", "images", "kubeconfig"))
-        # Short, because a Unix socket's path may have 107 characters at most.
-        self.run = Path("/run/flaskapp") / name
-        self.network = IPv4Network(f"{FIRST_OCTET}.{FIRST_SLOT + slot}.0.0/16")
-        self.fabric = IPv4Network(f"{self.network[0]}/24")
+        self.run = Path("/run/flaskapp") / name  # short: a Unix socket's path may have 107 characters at most
+        self.network = IPv4Network(f"10.{128 + slot}.0.0/16")
+        self.fabric = IPv4Network(f"{self.network[0]}/24")  # nodes, the control plane and the host's own port
         self.pods = IPv4Network(f"{self.network[64 * 256]}/18")
         self.services = IPv4Network(f"{self.network[128 * 256]}/20")
         self.host_address, self.control_address = self.fabric[1], self.fabric[10]
@@ -111,7 +101,8 @@ def create(name: str) -> LocalCluster:
     if existing := load(name):
         return existing
     taken = {other.slot for other in map(load, names()) if other}
-    routes = _routes()
+    routed = [route["dst"] for route in json.loads(shell.run("ip", "-j", "-4", "route").stdout or "[]")]
+    routes = [IPv4Network(destination) for destination in routed if destination != "default"]
     first = zlib.crc32(name.encode()) % len(SLOTS)
     for slot in (*SLOTS[first:], *SLOTS[:first]):
         cluster = LocalCluster(name, slot)
@@ -123,9 +114,3 @@ def create(name: str) -> LocalCluster:
 
 def _number(node: str) -> int:
     return int(node.removeprefix("n"))
-
-
-def _routes() -> list[IPv4Network]:
-    """Return what this machine already routes somewhere, the default route aside."""
-    routes = json.loads(shell.run("ip", "-j", "-4", "route").stdout or "[]")
-    return [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]

@@ -1,6 +1,7 @@
 """Network namespaces and links of a cluster. The host gets one link and three routes, nothing else."""
 
 import shutil
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from flaskapp_deploy import shell
@@ -28,11 +29,7 @@ def ip(*arguments: object, namespace: str = "", check: bool = True) -> bool:
 
 
 def require_bridge_filter() -> None:
-    """Load the kernel module br_netfilter unless the kernel has it.
-
-    Raises:
-        DeployError: it can't be loaded; without it no pod reaches a Service whose pod runs on the same node.
-    """
+    """Load the kernel module br_netfilter unless the kernel has it: Services need it on the node of their pods."""
     if BRIDGE_FILTER.exists():
         return
     reason = "modprobe is not installed (apt-get install kmod)"
@@ -54,28 +51,29 @@ def ensure(cluster: LocalCluster) -> None:
     if not ip("link", "show", BRIDGE, namespace=fabric, check=False):
         ip("link", "add", BRIDGE, "type", "bridge", namespace=fabric)
     ip("link", "set", BRIDGE, "up", namespace=fabric)
-    if not ip("link", "show", cluster.host_link, check=False):
-        ip("link", "add", cluster.host_link, "type", "veth", "peer", "name", "to-host", "netns", fabric)
-    ip("address", "replace", f"{cluster.host_address}/{cluster.fabric.prefixlen}", "dev", cluster.host_link)
-    ip("link", "set", cluster.host_link, "up")
-    ip("link", "set", "to-host", "master", BRIDGE, "up", namespace=fabric)
-    join(cluster, "control", f"{cluster.control_address}/{cluster.fabric.prefixlen}")
+    _link(cluster, "host", cluster.host_address, cluster.host_link)
+    join(cluster, "control", cluster.control_address)
 
 
-def join(cluster: LocalCluster, part: str, address: str) -> None:
+def join(cluster: LocalCluster, part: str, address: IPv4Address) -> None:
     """Give a namespace, made where there is none, an `eth0` on the fabric."""
-    namespace, fabric = cluster.namespace(part), cluster.namespace("fabric")
-    _ensure_namespace(namespace)
-    if not ip("link", "show", "eth0", namespace=namespace, check=False):
-        ip("link", "add", f"to-{part}", "type", "veth", "peer", "name", "eth0", "netns", namespace, namespace=fabric)
+    _ensure_namespace(cluster.namespace(part))
+    _link(cluster, part, address, "eth0", cluster.namespace(part))
+
+
+def _link(cluster: LocalCluster, part: str, address: IPv4Address, link: str, namespace: str = "") -> None:
+    """Join a namespace (default: the host's) to the fabric by a link with this name."""
+    fabric = cluster.namespace("fabric")
+    if not ip("link", "show", link, namespace=namespace, check=False):
+        ip("link", "add", link, "type", "veth", "peer", "name", f"to-{part}", "netns", fabric, namespace=namespace)
     ip("link", "set", f"to-{part}", "master", BRIDGE, "up", namespace=fabric)
-    ip("address", "replace", address, "dev", "eth0", namespace=namespace)
-    ip("link", "set", "eth0", "up", namespace=namespace)
+    ip("address", "replace", f"{address}/{cluster.fabric.prefixlen}", "dev", link, namespace=namespace)
+    ip("link", "set", link, "up", namespace=namespace)
 
 
 def join_node(cluster: LocalCluster, node: str) -> None:
     """Join a node to the fabric, and set what Kubernetes expects of its network."""
-    join(cluster, node, f"{cluster.node_address(node)}/{cluster.fabric.prefixlen}")
+    join(cluster, node, cluster.node_address(node))
     namespace = cluster.namespace(node)
     result = shell.run("ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS, check=False)
     if result.returncode:

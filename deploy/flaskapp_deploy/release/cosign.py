@@ -39,20 +39,12 @@ def attest(reference: str, kind: str, predicate: Path) -> None:
 
 
 def verify(reference: str, public_key: str) -> None:
-    """Fail unless what a digest names is signed by the key.
-
-    Raises:
-        SignatureError: it is not.
-    """
+    """Fail (SignatureError) unless what a digest names is signed by the key."""
     _ask("verify", reference, public_key)
 
 
 def read_statements(reference: str, kind: str, public_key: str) -> list[str]:
-    """Return the predicates (JSON) of the attestations by the key that a digest carries: at least one.
-
-    Raises:
-        SignatureError: there is none.
-    """
+    """Return the predicates (JSON) of the attestations by the key that a digest carries; fail if there is none."""
     output = _ask("verify-attestation", reference, public_key, "--type", kind)
     envelopes = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return [json.dumps(json.loads(b64decode(envelope["payload"]))["predicate"]) for envelope in envelopes]

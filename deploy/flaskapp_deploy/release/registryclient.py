@@ -42,11 +42,7 @@ def read_setting(name: str, what: str) -> str:
 
 
 def run(name: str, *arguments: str, check: bool = True, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run crane, cosign or helm: the pinned one, an image for builds may bring another.
-
-    Raises:
-        DeployError: it failed, and `check` is on; the message says why and what to do.
-    """
+    """Run crane, cosign or helm: the pinned one, an image for builds may bring another."""
     program = programs.binaries("chart" if name == "helm" else "pipeline") / name
     result = shell.run(program, *arguments, check=False, env=variables)
     if check and result.returncode:
@@ -74,8 +70,8 @@ def find_digest(reference: str) -> str:
 
 
 def push(layout: Path, reference: str) -> int:
-    """Push an OCI layout under a reference; return how many bytes of it the registry did not have."""
-    stderr = run("crane", "push", str(layout), reference).stderr
+    """Push an OCI layout with its index; return how many bytes of it the registry did not have."""
+    stderr = run("crane", "push", "--index", str(layout), reference).stderr
     new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", stderr))
     return sum((layout / "blobs/sha256" / digest).stat().st_size for digest in new)
 

@@ -288,7 +288,7 @@ def test_a_control_plane_that_cannot_start_says_why(two: LocalCluster) -> None:
     assert "not a directory" in error.value.message
     lifecycle.up(TWO)
     two.process("kube-scheduler").stop(grace=0)
-    with pytest.raises(DeployError, match="kube-scheduler ended while starting; last lines of .*kube-scheduler.log:"):
+    with pytest.raises(DeployError, match=r"kube-scheduler ended while starting; last lines of \S*kube-scheduler.log:"):
         controlplane.check(two)
     lifecycle.up(TWO)
 

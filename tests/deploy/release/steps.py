@@ -77,15 +77,14 @@ def built(checkout: Path, address: str, content: str, begun: dict[str, Any] | No
         image = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [layer]}
         manifest = document(image, MANIFEST) | {"platform": {"architecture": machine, "os": "linux"}}
         manifests.append(manifest)
-        platforms[f"linux/{machine}"] = {"digest": manifest["digest"], "size": layer["size"]}
+        platforms[f"linux/{machine}"] = manifest["digest"]
         sbom = {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}
         (folder / f"linux-{machine}.cdx.json").write_text(json.dumps(sbom))
-    index = document({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}, INDEX)
-    (folder / "image/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
+    (folder / "image/index.json").write_bytes(index)
     (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    image = {"repository": f"{address}/flaskapp", "tag": release["version"], "digest": index["digest"]}
-    image |= {"reference": f"{address}/flaskapp@{index['digest']}", "platforms": platforms, "bases": []}
-    release |= {"build": image, "scan": {"result": "passed"}}
+    image = {"repository": f"{address}/flaskapp", "digest": f"sha256:{hashlib.sha256(index).hexdigest()}"}
+    release |= {"build": image | {"platforms": platforms, "bases": []}, "scan": "passed"}
     write(checkout, release)
     return release
 
@@ -102,6 +101,11 @@ def archive(content: bytes) -> bytes:
 
 def read(checkout: Path) -> dict[str, Any]:
     return dict(json.loads((checkout / "build/release/release.json").read_text()))
+
+
+def reference(artifact: dict[str, str]) -> str:
+    """What release.json has of an image or a chart, as one pulls it."""
+    return f"{artifact['repository']}@{artifact['digest']}"
 
 
 def write(checkout: Path, release: dict[str, Any]) -> None:

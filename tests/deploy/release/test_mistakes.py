@@ -96,7 +96,7 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
     (config / "config.json").write_text(text.replace(ecr.address, f"127.0.0.1:{cutter.port}"))
     # Another tag than the other tests'.
     release = read(checkout)
-    release["build"]["tag"] = "1.1.0"
+    release["version"] = "1.1.0"
     write(checkout, release)
     refused(run("push", DOCKER_CONFIG=str(config)), "run it again")
     cutter.after = 2**40
@@ -163,7 +163,7 @@ def test_record_without_a_release_tells_nothing(run: Run) -> None:
 
 def packaged(checkout: Path, release: dict[str, Any]) -> None:
     """Leave what `push` and `package` leave."""
-    chart = {"name": "flaskapp", "version": "1.0.0", "digest": "sha256:0", "reference": "x"}
+    chart = {"repository": "x", "digest": "sha256:0"}
     write(checkout, release | {"image": release["build"], "chart": chart})
 
 

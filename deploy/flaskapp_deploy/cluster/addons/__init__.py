@@ -12,7 +12,7 @@ from flaskapp_deploy.images.buildkit import Builder
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.shell import DeployError, seconds
 
-MANIFESTS = ("coredns", "metrics-server", "storage")
+# With their namespaces.
 DEPLOYMENTS = {
     "coredns": "kube-system",
     "metrics-server": "kube-system",
@@ -38,18 +38,14 @@ def apply(cluster: LocalCluster, references: dict[str, Path]) -> None:
     """Apply the manifests and wait until every component serves."""
     names = {archive.stem.replace("-", "_"): reference for reference, archive in references.items()}
     names["dns_address"] = str(cluster.dns_address)
-    files = [Path(__file__).with_name(f"{name}.yaml") for name in MANIFESTS]
+    files = Path(__file__).parent.glob("*.yaml")
     manifests = "\n---\n".join(string.Template(file.read_text()).substitute(names) for file in files)
     # A first request may meet an API server that has just begun to serve.
-    for _ in range(5):
-        result = cluster.admin().kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests, check=False
-        )
-        if result.returncode == 0:
+    apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+    for last in (False, False, False, False, True):
+        if cluster.admin().kubectl(*apply, stdin=manifests, check=last).returncode == 0:
             break
         time.sleep(1)
-    else:
-        raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
     for name, namespace in DEPLOYMENTS.items():
         limit = f"--timeout={seconds(120):.0f}s"
         result = cluster.admin(namespace).kubectl("rollout", "status", f"deployment/{name}", limit, check=False)
@@ -62,7 +58,7 @@ def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> N
     if name == "busybox":
         binary = packages.busybox()
         applets = {f"/bin/{applet}": binary for applet in ("sh", "mkdir", "rm")}
-        built = image.scratch_image(binary, reference, [], extra_files=applets, user="0:0", builder=builder)
+        built = image.scratch_image(builder, binary, reference, [], applets)
     else:
-        built = image.scratch_image(binaries / name, reference, [f"/{name}"], user="0:0", builder=builder)
+        built = image.scratch_image(builder, binaries / name, reference, [f"/{name}"])
     shell.copy_atomic(built, archive)
