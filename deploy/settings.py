@@ -36,7 +36,7 @@ def main(names: list[str]) -> str:
     for name in names:
         if name not in NAMES and not name.startswith(PREFIXES):
             meant = did_you_mean(name, NAMES)
-            return f"error: make knows no {name}={meant}\n  the names are {', '.join(NAMES)}"
+            return f"error: {name}= is unknown to make{meant}\n  the names are {', '.join(NAMES)}"
     return ""
 
 

@@ -87,9 +87,9 @@ def test_an_engine_that_does_not_answer_is_named(machine: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     ("misspelled", "message"),
     [
-        ("AP=examples/hello", "error: make knows no AP=, did you mean APP?"),
-        ("VALUE=a.yaml", "error: make knows no VALUE=, did you mean VALUES?"),
-        ("COLOR=1", "error: make knows no COLOR=\n"),
+        ("AP=examples/hello", "error: AP= is unknown to make, did you mean APP?"),
+        ("VALUE=a.yaml", "error: VALUE= is unknown to make, did you mean VALUES?"),
+        ("COLOR=1", "error: COLOR= is unknown to make\n"),
     ],
 )
 def test_a_misspelled_name(machine: dict[str, str], misspelled: str, message: str) -> None:

@@ -25,7 +25,6 @@ MEMORY = 3 * GIB // 2
 PACKAGES = {
     "dnf": "etcd containerd runc containernetworking-plugins iptables-nft conntrack-tools iproute procps-ng socat git",
     "pacman": "etcd containerd runc cni-plugins iptables conntrack-tools iproute2 procps-ng socat git",
-    "zypper": "etcd containerd runc cni-plugins iptables conntrack-tools iproute2 procps socat git",
 }
 
 
