@@ -12,9 +12,12 @@ from flaskapp_deploy.machine import did_you_mean
 
 NAMES = {
     "APP": "another application's directory",
+    "EGRESS": "0: pods of the local cluster reach nothing outside",
     "IMAGE": "an image that the nodes can pull, for KUBE_CONTEXT",
     "INSTANCE": "which local cluster",
     "KEEP": "1: tests leave their cluster",
+    "KEEP_GOING": "1: later suites run in spite of a failure",
+    "KUBECONFIG": "the file with your clusters",
     "KUBE_CONTEXT": "a cluster of your kubeconfig",
     "LONG": "1: the long form of a suite",
     "METRICS_PORT": "for `make run`",
@@ -28,7 +31,7 @@ NAMES = {
     "WSGI": "module:callable",
 }
 # Settings of programs that make starts.
-PREFIXES = ("COSIGN_", "DOCKER_", "GO", "LC_", "LEDGER_", "PIP_", "UV_", "XDG_")
+PREFIXES = ("COSIGN_", "DOCKER_", "FLASKAPP_", "GO", "LC_", "LEDGER_", "OSV_", "PIP_", "RELEASE_", "UV_", "XDG_")
 
 
 def main(names: list[str]) -> str:

@@ -30,6 +30,9 @@ STAND_INS = {"debootstrap": "debootstrap", "dpkg-deb": "dpkg"}
 # What Amazon Linux 2023 has of these, by the same names.
 DNF = {"runc", "git"}
 POLICY = Path("/usr/sbin/policy-rc.d")
+NO = "#!/bin/sh\nexit 101\n"
+# Another command's apt-get may be at work, one whose caller was killed, too.
+WAIT = "--option=DPkg::Lock::Timeout=300"
 
 
 def require_root() -> None:
@@ -54,7 +57,7 @@ def ensure(programs: Mapping[str, str]) -> None:
     shell.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
     with _no_services():
         _run("apt-get", "update", "-qq")
-        _run("apt-get", "install", "-y", "--no-install-recommends", "--no-remove", *packages)
+        _run("apt-get", "install", WAIT, "-y", "--no-install-recommends", "--no-remove", *packages)
 
 
 def busybox() -> Path:
@@ -79,10 +82,10 @@ def busybox() -> Path:
 @contextmanager
 def _no_services() -> Iterator[None]:
     """Debian's own way to keep packages from starting their services: a policy that says no."""
-    if POLICY.exists():
+    if POLICY.exists() and POLICY.read_text() != NO:
         yield
         return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.write_text(NO)  # or one of ours, which a killed command left
     POLICY.chmod(0o755)
     try:
         yield
