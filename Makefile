@@ -3,8 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-WORDS := up down clean shell run test test-fast lint bench reliability pipeline generate manifests screenshots
-.PHONY: help names $(WORDS)
+.PHONY: help up down clean shell run test test-fast lint bench reliability pipeline generate manifests screenshots
 
 export PYTHONPATH := src:deploy:.
 python := deploy/python
@@ -12,11 +11,8 @@ python := deploy/python
 name = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
 suites = $(or $(SUITE),lint programs service images chart infra pipeline cluster release examples docs)
 
-# What was given on the command line; a misspelled name would be ignored otherwise.
-set := $(strip $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable))))
-$(WORDS): names
-names:
-	@$(if $(set),$(or $(PYTHON),python3) deploy/settings.py $(set))
+# What was given on the command line: deploy/venv.sh refuses a misspelled name, which would be ignored otherwise.
+export MAKE_NAMES := $(strip $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable))))
 
 help: ## Show these words
 	@echo "usage: make WORD [NAME=value …]"; echo

@@ -13,7 +13,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from flaskapp_deploy import machine
+from flaskapp_deploy import machine, settings
 
 LOCK = Path(__file__).resolve().parents[2] / "requirements-dev.lock"
 MEGABYTES = 700  # that the packages take, with pip's own files meanwhile
@@ -29,6 +29,8 @@ class CheckoutError(Exception):
 
 def main(words: list[str]) -> None:
     """Print the environment's directory, after making it for a command that can run here."""
+    if problem := settings.problem(os.environ.get("MAKE_NAMES", "").split()):
+        raise CheckoutError(problem)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaskapp"
     identity = f"Python {sys.version}\n{sys.prefix}\n".encode() + LOCK.read_bytes()
     venv = cache / f"venv-{hashlib.sha256(identity).hexdigest()[:12]}"

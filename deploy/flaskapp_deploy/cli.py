@@ -81,10 +81,12 @@ def _report(error: Exception) -> str:
 @instance_option
 def up(app: Path | None, name: str, values: tuple[Path, ...], wsgi: str, port: int | None, **where: str) -> None:
     """Build the application, install it on a cluster, and send a first request."""
-    from flaskapp_deploy.up import install, preconditions, target
+    from flaskapp_deploy.up import preconditions, target
 
     release, chosen = _release(app, values, name), target.choose(**where)
     preconditions.check(release, chosen, port)
+    from flaskapp_deploy.up import install  # takes as long to import as the checks
+
     install.up(release, chosen, wsgi, port)
 
 

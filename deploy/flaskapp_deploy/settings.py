@@ -1,12 +1,6 @@
-"""Refuse a NAME=value on make's command line that no word reads: `make up AP=shop` would run another application.
+"""The names that make's command line takes: without a look at them, `make up AP=shop` would run another application."""
 
-Arguments: the names that were given. Python's own library alone, for nothing else may be there yet.
-"""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
+from collections.abc import Iterable
 
 from flaskapp_deploy.machine import did_you_mean
 
@@ -34,14 +28,9 @@ NAMES = {
 PREFIXES = ("COSIGN_", "DOCKER_", "FLASKAPP_", "GO", "LC_", "LEDGER_", "OSV_", "PIP_", "RELEASE_", "UV_", "XDG_")
 
 
-def main(names: list[str]) -> str:
-    """The error that names the first unknown one; empty where there is none."""
+def problem(names: Iterable[str]) -> str:
+    """What is wrong with the first unknown name, and the names that there are; empty where all are known."""
     for name in names:
         if name not in NAMES and not name.startswith(PREFIXES):
-            meant = did_you_mean(name, NAMES)
-            return f"error: {name}= is unknown to make{meant}\n  the names are {', '.join(NAMES)}"
+            return f"{name}= is unknown to make{did_you_mean(name, NAMES)}\n  the names are {', '.join(NAMES)}"
     return ""
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) or 0)
