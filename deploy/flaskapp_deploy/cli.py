@@ -53,11 +53,11 @@ def main() -> None:
         look = f"\n  see `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
         click.echo(f"error: {error.format_message()}{look}", err=True)
         sys.exit(error.exit_code)
-    except Exception as error:
-        sys.exit(_report(error))
     except click.Abort:
         shell.say("interrupted; what was finished is kept")
         sys.exit(130)
+    except Exception as error:
+        sys.exit(_report(error))
 
 
 def _report(error: Exception) -> str:

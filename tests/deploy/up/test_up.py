@@ -120,8 +120,8 @@ ENDS = [
     ("", signal.SIGINT),
     ("^make ", signal.SIGTERM),
     ("^make ", signal.SIGKILL),
-    ("-m flaskapp_deploy up", signal.SIGTERM),
-    ("-m flaskapp_deploy up", signal.SIGKILL),
+    ("flaskapp_deploy up", signal.SIGTERM),
+    ("flaskapp_deploy up", signal.SIGKILL),
     ("helm upgrade", signal.SIGKILL),
 ]
 
