@@ -60,7 +60,7 @@ class Build:
     secrets: Mapping[str, str]
     seconds: float = SECONDS
     succeeding: bool = True
-    executed: list[tuple[str, str]] = field(default_factory=list)
+    commands: list[dict[str, object]] = field(default_factory=list)
 
     def run(self) -> bool:
         """Run it whole; return whether it succeeded."""
@@ -83,9 +83,11 @@ class Build:
             values = self._bash('. "$0" 2> /dev/null; env -0').communicate()[0].split("\0")
         exported = {name: value for name, _, value in (item.partition("=") for item in values) if name in names}
         self._hand_over(spec)
-        skipped = [f"{phase}: {line}" for phase, line in lines(spec) if (phase, line) not in self.executed]
+        executed = [(command["phase"], command["command"]) for command in self.commands]
+        skipped = [f"{phase}: {line}" for phase, line in lines(spec) if (phase, line) not in executed]
         status = "SUCCEEDED" if self.succeeding else "FAILED"
-        result = {"status": status, "phases": phases, "exported_variables": exported, "not_executed": skipped}
+        result = {"status": status, "phases": phases, "commands": self.commands}
+        result |= {"exported_variables": exported, "not_executed": skipped}
         (self.output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         self.say("\n".join([*(f"not executed: {line}" for line in skipped), f"build {status}"]))
         return self.succeeding
@@ -116,7 +118,7 @@ class Build:
 
     def _command(self, phase: str, line: str) -> bool:
         self.say(f"Running command {line}")
-        self.executed.append((phase, line))
+        started = time.monotonic()
         process = self._bash(COMMAND, str(int(self.succeeding)), line)
         try:
             for text in process.stdout or []:
@@ -126,6 +128,8 @@ class Build:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.communicate()
+        seconds = round(time.monotonic() - started, 1)
+        self.commands.append({"phase": phase, "command": line, "code": code, "seconds": seconds})
         if code:
             self.say(f"the command ended with {code}")
             self.succeeding = False

@@ -1,6 +1,5 @@
 """Amazon ECR's stand-in on this machine: CNCF Distribution, with ECR's rules in front, over TLS."""
 
-import base64
 import json
 import os
 import re
@@ -49,13 +48,6 @@ class Registry:
         token = secrets.token_urlsafe(32)
         self._change("tokens.json", token, time.time() + seconds)
         return token
-
-    def docker_config(self, directory: Path, seconds: float = TOKEN_LIFE) -> Path:
-        """Write a login into `directory`, for DOCKER_CONFIG."""
-        login = base64.b64encode(f"AWS:{self.token(seconds)}".encode()).decode()
-        content = json.dumps({"auths": {self.address: {"auth": login}}})
-        shell.write_atomic(directory / "config.json", content, 0o600)
-        return directory
 
     def _change(self, name: str, key: str, value: object) -> None:
         path = self.home / name

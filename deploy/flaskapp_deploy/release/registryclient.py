@@ -1,5 +1,6 @@
 """The programs that talk to a registry, and what registries refuse, in one line with the way out."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -57,15 +58,11 @@ def crane(*arguments: str) -> str:
 
 def find_digest(reference: str) -> str:
     """Look up `sha256:…` of what a tag or a digest names; empty where the repository has no such thing."""
-    result = run("crane", "digest", reference, check=False)
+    result = run("crane", "manifest", reference, check=False)  # only a GET shows whether the repository is missing
     if not result.returncode:
-        return result.stdout.strip()
+        return f"sha256:{hashlib.sha256(result.stdout.encode()).hexdigest()}"
     if "NAME_UNKNOWN" in result.stderr or not re.search(r"MANIFEST_UNKNOWN|404 Not Found", result.stderr):
-        raise refusal("crane digest", result.stderr)
-    # A HEAD's answer has no body, so a GET shows whether the repository is missing.
-    manifest = run("crane", "manifest", reference, check=False)
-    if "NAME_UNKNOWN" in manifest.stderr:
-        raise refusal("crane manifest", manifest.stderr)
+        raise refusal("crane manifest", result.stderr)
     return ""
 
 

@@ -1,5 +1,6 @@
 """What the tests of single steps share: a checkout that a build has left something in, and the commands run there."""
 
+import base64
 import gzip
 import hashlib
 import io
@@ -40,7 +41,7 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
             "COSIGN_KEY": str(signing / "cosign.key"),
             "COSIGN_PASSWORD": PASSWORD,
             "SSL_CERT_FILE": str(ecr.certificates),
-            "DOCKER_CONFIG": str(ecr.docker_config(home / "docker")),
+            "DOCKER_CONFIG": str(docker_config(ecr, home / "docker")),
             "KUBECONFIG": str(home / "no-kubeconfig"),
             "PYTHONPATH": f"{checkout}/deploy:{checkout}/src:{checkout}",  # the checkout's own command
         }
@@ -49,6 +50,14 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
         return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+def docker_config(ecr: Registry, directory: Path, seconds: float = 3600) -> Path:
+    """A folder for DOCKER_CONFIG, with a login that ends after `seconds`."""
+    login = base64.b64encode(f"AWS:{ecr.token(seconds)}".encode()).decode()
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"auths": {ecr.address: {"auth": login}}}))
+    return directory
 
 
 def built(checkout: Path, address: str, content: str, begun: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def push_chart(published: Published, version: str, folder: Path) -> str:
     (chart / "Chart.yaml").write_text(f"apiVersion: v2\nname: flaskapp\nversion: {version}\n")
     (chart / "values.yaml").write_bytes((published.checkout / "build/release/chart/flaskapp/values.yaml").read_bytes())
     helm = str(programs.binaries("chart") / "helm")
-    config = str(published.ecr.docker_config(folder / "docker") / "config.json")
+    config = str(steps.docker_config(published.ecr, folder / "docker") / "config.json")
     settings = os.environ | {"SSL_CERT_FILE": str(published.ecr.certificates)}
     subprocess.run([helm, "package", str(chart), "--destination", str(folder)], check=True, capture_output=True)
     target = f"oci://{published.ecr.address}/charts"
@@ -212,5 +212,5 @@ def environment(published: Published, signing: Path) -> Iterator[None]:
         patch.setenv("COSIGN_KEY", str(signing / "cosign.key"))
         patch.setenv("COSIGN_PASSWORD", steps.PASSWORD)
         patch.setenv("SSL_CERT_FILE", str(published.ecr.certificates))
-        patch.setenv("DOCKER_CONFIG", str(published.ecr.docker_config(signing / "docker")))
+        patch.setenv("DOCKER_CONFIG", str(steps.docker_config(published.ecr, signing / "docker")))
         yield
