@@ -46,9 +46,7 @@ pipeline: ## Run buildspec.yml here on the last commit: local registry and clust
 	@$(python) -m flaskapp_deploy rehearse
 
 generate: ## Write what is generated: the charts' schemas and READMEs, docs/openapi.json
-	@$(python) charts/schema.py
-	@PATH="$$($(python) -m flaskapp_deploy programs chart):$$PATH" helm-docs -c charts -s file -l warning
-	@$(python) -m flaskapp openapi > docs/openapi.json
+	@charts/generate.sh
 
 manifests: ## Write plain manifests for people with kubectl alone, into build/manifests
 	@PATH="$$($(python) -m flaskapp_deploy programs chart):$$PATH" $(python) charts/manifests.py build/manifests

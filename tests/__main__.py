@@ -26,6 +26,7 @@ SHELL = [
     "deploy/flaskapp-deploy",
     "deploy/flaskapp_deploy/cluster/node-init.sh",
     ".ci/run",
+    *map(str, Path("charts").glob("*.sh")),
     *map(str, Path("charts").glob("*/files/*.sh")),
 ]
 COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/reports/coverage.xml"]

@@ -7,32 +7,35 @@ import subprocess
 import sys
 import traceback
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from flaskapp_deploy import __version__, shell
+from flaskapp_deploy.programs import binaries, groups
+from flaskapp_deploy.resources import CHART
 
 if TYPE_CHECKING:
-    from flaskapp_deploy.kubernetes import Cluster
     from flaskapp_deploy.release.config import ReleaseConfig
 
-context_option = click.option(
-    "--context", envvar="KUBE_CONTEXT", default="", help="Use this cluster of your kubeconfig."
-)
+PATH = click.Path(path_type=Path)
+PORT = click.IntRange(1, 65535)
+WSGI = "The WSGI application, where neither wsgi.py nor app.py has it."
+# The steps of a release that have no options.
+STEPS = {
+    "check": "Run the checks of release.toml.",
+    "push": "Push the image, unless the registry has it: signed, with SBOMs and provenance.",
+    "package": "Package and push the chart with the image's digest in it, and compare what comes back.",
+    "release": "Upgrade the release to the chart that was pushed, by its digest, and test it.",
+    "record": "Send the outcome to the release ledger; never fails.",
+}
+context_option = click.option("--context", envvar="KUBE_CONTEXT", default="", help="A cluster of your kubeconfig.")
 instance_option = click.option("--instance", envvar="INSTANCE", default="default", help="Which local cluster.")
-application_option = click.option(
-    "--app", envvar="APP", type=click.Path(path_type=Path), help="Another application's directory."
-)
+application_option = click.option("--app", envvar="APP", type=PATH, help="Another application's directory.")
 name_option = click.option("--name", default="", help="Name of the release. Default: the directory's name.")
-wsgi_option = click.option(
-    "--wsgi",
-    envvar="WSGI",
-    default="",
-    metavar="MODULE:CALLABLE",
-    help="The WSGI application, where neither wsgi.py nor app.py has it.",
-)
+wsgi_option = click.option("--wsgi", envvar="WSGI", default="", metavar="MODULE:CALLABLE", help=WSGI)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -59,9 +62,8 @@ def _report(error: Exception) -> str:
     """Write an unexpected error's traceback to a file, and return the lines to print."""
     log = shell.cache() / "traceback.log"
     shell.write_atomic(log, traceback.format_exc())
-    return (
-        f"error: {type(error).__name__}: {error}\n  This is a defect of flaskapp-deploy: please report it, with {log}"
-    )
+    what = f"{type(error).__name__}: {error}"
+    return f"error: {what}\n  This is a defect of flaskapp-deploy: please report it, with {log}"
 
 
 # --- on this machine -----------------------------------------------------------------------------------------------
@@ -70,35 +72,19 @@ def _report(error: Exception) -> str:
 @cli.command()
 @application_option
 @name_option
-@click.option(
-    "--values",
-    envvar="VALUES",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A values file of the application, on top of development's.",
-)
+@click.option("--values", envvar="VALUES", multiple=True, type=PATH, help="Values on top of development's.")
 @wsgi_option
-@click.option(
-    "--port", envvar="PORT", type=click.IntRange(1, 65535), help="Port on 127.0.0.1. Default: a free one from 8080 on."
-)
+@click.option("--port", envvar="PORT", type=PORT, help="Port on 127.0.0.1. Default: a free one from 8080 on.")
 @context_option
 @instance_option
-def up(
-    app: Path | None,
-    name: str,
-    values: tuple[Path, ...],
-    wsgi: str,
-    port: int | None,
-    context: str,
-    instance: str,
-) -> None:
+def up(app: Path | None, name: str, values: tuple[Path, ...], wsgi: str, port: int | None, **where: str) -> None:
     """Build the application, install it on a cluster, and send a first request."""
     from flaskapp_deploy.release import config
     from flaskapp_deploy.up import install, target
 
     release = _release(app, values, name)
     config.check(release)
-    install.up(release, target.choose(context, instance), wsgi, port)
+    install.up(release, target.choose(**where), wsgi, port)
 
 
 @cli.command()
@@ -106,11 +92,11 @@ def up(
 @name_option
 @context_option
 @instance_option
-def down(app: Path | None, name: str, context: str, instance: str) -> None:
+def down(app: Path | None, name: str, **where: str) -> None:
     """Delete what `up` created."""
     from flaskapp_deploy.up import target
 
-    shell.say(target.choose(context, instance).down(_release(app, (), name)))
+    shell.say(target.choose(**where).down(_release(app, (), name)))
 
 
 @cli.command()
@@ -119,20 +105,19 @@ def down(app: Path | None, name: str, context: str, instance: str) -> None:
 @click.option("--namespace", default="", help="Where it is. Default: the application's, of release.toml.")
 @context_option
 @instance_option
-def doctor(app: Path | None, release: str, namespace: str, context: str, instance: str) -> None:
+def doctor(app: Path | None, release: str, namespace: str, **where: str) -> None:
     """Explain why a release is not ready, one line a cause; exit code 1 if it is not."""
-    from flaskapp_deploy.up import doctor
+    from flaskapp_deploy.up import doctor, target
 
-    wanted = _release(app, ())
+    wanted = _release(app)
     name = release or wanted.name
-    cluster = doctor.cluster_of(context, instance, namespace or wanted.namespace)
-    findings = doctor.examine(cluster, name)
+    findings = doctor.examine(target.choose(**where).cluster(namespace or wanted.namespace), name)
     print("\n".join(map(str, findings)) or f"{name} is ready: nothing found")
     raise SystemExit(bool(findings))
 
 
 @cli.command()
-@click.option("--port", envvar="PORT", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--port", envvar="PORT", type=PORT, default=8000, show_default=True)
 def run(port: int) -> None:
     """Serve the release ledger alone on localhost, on a PostgreSQL that keeps its data between runs."""
     from flaskapp_deploy.up import run
@@ -154,32 +139,27 @@ def rehearse(instance: str) -> None:
 @click.argument("group", nargs=-1)
 def programs(group: tuple[str, ...]) -> None:
     """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
-    from flaskapp_deploy import programs
-
-    for one in group or [name for name in programs.groups() if name != "kind"]:
-        print(programs.binaries(one))
+    for one in group or [name for name in groups() if name != "kind"]:
+        print(binaries(one))
 
 
 @cli.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 @click.option("--name", required=True, help="Name of the image.")
 @wsgi_option
 @click.option("--python", default="", metavar="VERSION", help="Such as 3.11. Default: .python-version's, or 3.13.")
 @click.option("--platform", default="", metavar="linux/amd64|linux/arm64", help="Default: this machine's.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the archive.")
+@click.option("--output", type=PATH, metavar="FILE", help="Where to write the archive.")
 def image(directory: Path, name: str, wsgi: str, python: str, platform: str, output: Path | None) -> None:
     """Build the image of the application in DIRECTORY, and describe it as JSON."""
     from flaskapp_deploy.images.image import build_image, described
 
-    built = build_image(directory, name=name, wsgi=wsgi, python=python, platform=platform, output=output)
-    print(described(built))
+    print(described(build_image(directory, name=name, wsgi=wsgi, python=python, platform=platform, output=output)))
 
 
 @cli.command()
 def chart() -> None:
     """Print where the chart lies that comes with the command: `helm template web "$(flaskapp-deploy chart)"`."""
-    from flaskapp_deploy.resources import CHART
-
     click.echo(CHART)
 
 
@@ -208,61 +188,29 @@ def release_all(no_push: bool) -> None:
 @cli.command()
 def version() -> None:
     """Print the commit's version and begin release.json; without a release.toml, the command's own version."""
-    if not Path("release.toml").exists():
+    if Path("release.toml").exists():
+        _step("version")
+    else:
         click.echo(f"flaskapp-deploy {__version__}")
-        return
-    from flaskapp_deploy.release import config, version
-
-    version.begin(config.load())
-
-
-@cli.command()
-def check() -> None:
-    """Run the checks of release.toml."""
-    from flaskapp_deploy.release import check, config
-
-    check.run(config.load())
 
 
 @cli.command()
 @click.option("--no-registry", is_flag=True, help="Use no registry and push nothing: the build of a pull request.")
 def build(no_registry: bool) -> None:
     """Build the image for arm64 and amd64, and start it once."""
-    from flaskapp_deploy.release import build, config
-
-    build.build(config.load(), to_push=not no_registry)
+    _step("build", to_push=not no_registry)
 
 
 @cli.command()
 @click.option("--pushed", is_flag=True, help="Read the findings of the registry's own scan instead.")
 def scan(pushed: bool) -> None:
     """List what is in the image (SBOM), and refuse it where something is known to be vulnerable."""
-    from flaskapp_deploy.release import scan
-
-    scan.scan_pushed() if pushed else scan.scan()
-
-
-@cli.command()
-def push() -> None:
-    """Push the image, unless the registry has it: signed, with SBOMs and provenance."""
-    from flaskapp_deploy.release import push
-
-    push.push()
-
-
-@cli.command()
-def package() -> None:
-    """Package and push the chart with the image's digest in it, and compare what comes back."""
-    from flaskapp_deploy.release import config, package
-
-    package.package(config.load())
+    _step("scan --pushed" if pushed else "scan")
 
 
 @cli.command()
 @click.argument("chart", default="")
-@click.option(
-    "--key", default="", metavar="KEY", help="Public key: a file, or awskms:///alias/NAME. Default: COSIGN_KEY's."
-)
+@click.option("--key", default="", help="Public key: a file, or awskms:///alias/NAME. Default: COSIGN_KEY's.")
 def verify(chart: str, key: str) -> None:
     """Refuse a release that this pipeline did not make.
 
@@ -274,24 +222,6 @@ def verify(chart: str, key: str) -> None:
 
 
 @cli.command()
-def release() -> None:
-    """Upgrade the release to the chart that was pushed, by its digest, and test it."""
-    from flaskapp_deploy.release import config, release
-
-    wanted = config.load()
-    release.release(wanted, _cluster(wanted))
-
-
-@cli.command()
-def record() -> None:
-    """Send the outcome to the release ledger; never fails."""
-    from flaskapp_deploy.release import config, record
-
-    wanted = config.load()
-    record.record(wanted, _cluster(wanted))
-
-
-@cli.command()
 def exports() -> None:
     """Print the release's versions and digests as lines for the shell: `eval "$(flaskapp-deploy exports)"`."""
     from flaskapp_deploy.release import state
@@ -299,14 +229,17 @@ def exports() -> None:
     print("\n".join(state.exports()))
 
 
-def _cluster(release: ReleaseConfig) -> Cluster:
-    """The cluster of the kubeconfig that `aws eks update-kubeconfig` wrote."""
-    from flaskapp_deploy.kubernetes import Cluster
+def _step(name: str, to_push: bool = True) -> None:
+    from flaskapp_deploy.release import config, steps
 
-    return Cluster(None, "", release.namespace)
+    steps.run_one(name, config.load(), to_push)
 
 
-def _release(app: Path | None, values: tuple[Path, ...], name: str = "") -> ReleaseConfig:
+for step, text in STEPS.items():
+    cli.command(step, help=text)(partial(_step, step))
+
+
+def _release(app: Path | None, values: tuple[Path, ...] = (), name: str = "") -> ReleaseConfig:
     from flaskapp_deploy.release import config
 
     release = config.project()
@@ -353,9 +286,8 @@ def cluster_status(name: str) -> None:
 
     made = lifecycle.existing(name)
     states = lifecycle.status(made)
-    for part, state in states.items():
+    for part, state in {**states, "server": made.server, "kubeconfig": made.kubeconfig}.items():
         click.echo(f"{part:24} {state}")
-    click.echo(f"{'server':24} {made.server}\n{'kubeconfig':24} {made.kubeconfig}")
     if "stopped" in states.values():
         raise shell.DeployError(f"parts are stopped; repair with `flaskapp-deploy cluster up --name {name}`")
 
@@ -376,14 +308,12 @@ def cluster_load(name: str, reference: str, archive: Path) -> None:
 @click.argument("node_name", required=False, metavar="[NODE]")
 def cluster_shell(name: str, node_name: str | None) -> None:
     """Open a shell with kubectl and helm set up for the cluster, or inside NODE."""
-    from flaskapp_deploy import programs
     from flaskapp_deploy.cluster import lifecycle, node
 
     made = lifecycle.existing(name)
-    command = [os.environ.get("SHELL", "/bin/sh")]
-    if node_name:
-        command = node.enter(made, node_name, "/bin/bash")
-    path = f"{programs.binaries('kubernetes')}:{programs.binaries('chart')}:{os.environ['PATH']}"
+    inside = node_name and node.enter(made, node_name, "/bin/bash")
+    command = inside or [os.environ.get("SHELL", "/bin/sh")]
+    path = f"{binaries('kubernetes')}:{binaries('chart')}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(made.kubeconfig), "PATH": path}
     sys.exit(subprocess.run(command, env=environment).returncode)
 
@@ -393,7 +323,7 @@ def cluster_shell(name: str, node_name: str | None) -> None:
 @click.argument("user")
 @click.option("--group", "groups", multiple=True, help="Group of the user; can be given again.")
 @click.option("--namespace", default="", help="Namespace that commands use when none is named.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=PATH)
 def cluster_kubeconfig(name: str, user: str, groups: tuple[str, ...], namespace: str, path: Path) -> None:
     """Write a kubeconfig for USER to PATH; RBAC decides what they may do."""
     from flaskapp_deploy.cluster import controlplane, lifecycle

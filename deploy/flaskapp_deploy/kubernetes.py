@@ -1,9 +1,11 @@
 """helm and kubectl against one cluster, context and namespace."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flaskapp_deploy import programs
 from flaskapp_deploy.shell import DeployError, run
@@ -39,6 +41,11 @@ class Cluster:
         """Run kubectl, with `stdin` as what `-f -` reads; with `check`, a failure is a DeployError."""
         selected = ["--namespace", self.namespace, *(["--context", self.context] if self.context else [])]
         return self._run(self.program("kubectl", "kubernetes"), [arguments[0], *selected, *arguments[1:]], check, stdin)
+
+    def objects(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of these kinds in the namespace, with these labels."""
+        result = self.kubectl("get", kinds, "--selector", selector, "--output", "json")
+        return list(json.loads(result.stdout)["items"])
 
     def _run(
         self, program: Path, arguments: list[str], check: bool, stdin: str = ""

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*)(?::\s?(?P<message>.*))?$")
 AFTERWARDS = ("The above exception was the direct", "During handling of the above exception", "Exception ignored")
 # How a process ends after what went wrong; gunicorn's master raises HaltServer when a worker did not start.
 ENDINGS = {"HaltServer", "SystemExit", "KeyboardInterrupt", "CancelledError", "GeneratorExit"}
+SYNTAX = {"SyntaxError", "IndentationError", "TabError"}
 # Frames of Python and of packages: /deps is where the image has the latter.
 LIBRARY = re.compile(r"^<|^/deps/|/(site|dist)-packages/|/lib(64)?/python\d|/python\d[.\d]*\.zip/")
 GUNICORN = re.compile(r"\[\d{4}-\d\d-\d\d [^\]]+\] \[\d+\] \[[A-Z]+\] ")
@@ -41,19 +43,11 @@ MESSAGES = ("message", "msg", "event")
 
 @dataclass(frozen=True)
 class Raised:
-    """An exception as a traceback shows it. `place` is the application's own innermost line.
-
-    `first` and `last` number the log's lines that the traceback takes.
-    """
+    """An exception as a traceback shows it, which takes these lines of the log."""
 
     kind: str
     text: str
-    place: str
-    first: int
-    last: int
-
-    def __str__(self) -> str:
-        return f"{self.text} ({self.place})" if self.place else self.text
+    lines: range
 
 
 def cause(log: str) -> str:
@@ -63,7 +57,7 @@ def cause(log: str) -> str:
 
 def trouble(log: str) -> str:
     """The same of a process that runs still: empty unless it is an exception, or a line about an error."""
-    line = exception(log) or last_line(log)
+    line = cause(log)
     return line if TROUBLE.search(line) else ""
 
 
@@ -74,10 +68,10 @@ def exception(log: str) -> str:
     causes = [raised for raised in tracebacks if raised.kind.rpartition(".")[2] not in ENDINGS]
     if not causes:
         return ""
-    inside = {number for raised in tracebacks for number in range(raised.first, raised.last + 1)}
-    after = [number for number in range(causes[-1].last, len(lines)) if number not in inside]
-    later = [number for number in after if lines[number].strip() and not _routine(lines[number])]
-    return str(causes[-1]) if len(later) <= SURVIVED else ""
+    inside = {number for raised in tracebacks for number in raised.lines}
+    after = [line for number, line in enumerate(lines) if number >= causes[-1].lines.stop and number not in inside]
+    later = [line for line in after if line.strip() and not _routine(line)]
+    return causes[-1].text if len(later) <= SURVIVED else ""
 
 
 def last_line(log: str) -> str:
@@ -114,8 +108,8 @@ def _traceback(lines: list[str], start: int) -> Iterator[Raised]:
             match = EXCEPTION.match(line)
             kind, first = (match["type"], match["message"] or "") if match else (line, "")
             more = list(_continued(lines[number + 1 :], first))
-            text = " ".join([line, *more])
-            yield Raised(kind, " ".join(text.split()), _place(kind, frames), start, number + len(more))
+            text = " ".join(" ".join([line, *more]).split()) + _place(kind, frames)
+            yield Raised(kind, text, range(start, number + len(more) + 1))
             return
 
 
@@ -136,10 +130,10 @@ def _continued(lines: list[str], first: str) -> Iterator[str]:
 
 
 def _place(kind: str, frames: list[tuple[str, str]]) -> str:
-    own = [frame for frame in frames if not LIBRARY.search(frame[0])]
-    if kind in {"SyntaxError", "IndentationError", "TabError"}:  # its last frame is the file that can't be read
-        own = frames
-    return ":".join(own[-1]) if own else ""
+    """The application's own innermost line, in parentheses."""
+    # The last frame of an error of syntax is the file that can't be read.
+    own = [frame for frame in frames if kind in SYNTAX or not LIBRARY.search(frame[0])]
+    return f" ({':'.join(own[-1])})" if own else ""
 
 
 # --- logs of JSON ----------------------------------------------------------------------------------------------------
@@ -158,13 +152,10 @@ def _plain(log: str) -> list[str]:
 
 
 def _json(line: str) -> dict[str, Any]:
-    if not line.lstrip().startswith("{"):
-        return {}
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+    with suppress(ValueError):
+        record = json.loads(line) if line.lstrip().startswith("{") else {}
+        return record if isinstance(record, dict) else {}
+    return {}
 
 
 def _record(record: dict[str, Any]) -> list[str]:

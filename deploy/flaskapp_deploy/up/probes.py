@@ -4,16 +4,13 @@ The kubelet keeps at most 25 events of a pod in a row and one in five minutes af
 """
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flaskapp_deploy import logcause
 
-KINDS = ("startup", "liveness", "readiness")
 FAILED = re.compile(r"(?:\(combined from similar events\): )?(\w+) probe (?:failed|errored[^:]*): ?(.*)", re.DOTALL)
-KILLED = re.compile(r"Container (\S+) failed (\w+) probe")
 STATUS = re.compile(r"HTTP probe failed with statuscode: (\d+)")
 EXEC_TIMEOUT = re.compile(r'command (timed out|"[^"]*" timed out)|timed out after \d|context deadline exceeded$')
 TIMEOUT = re.compile(r"deadline exceeded|Client\.Timeout|i/o timeout|timed out|timeout: failed to connect")
@@ -24,9 +21,10 @@ BOOT = timedelta(seconds=10)
 # An end as long ago is history: no back-off is longer than five minutes.
 HISTORY = timedelta(minutes=10)
 MARGIN = 5  # seconds between what the kubelet sees and what it writes
-CUT = 160
 
 Object = dict[str, Any]
+moment = datetime.fromisoformat
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -51,27 +49,25 @@ class Failure:
 
     def remedy(self, values: str) -> str:
         """What to do; `values` is the path of the probe in the chart's values."""
-        if self.request.startswith("exec "):
-            return f"correct {values}.exec.command, or what it reports"
-        if self.request.startswith("gRPC "):
-            return f"correct {values}.grpc, or what the application reports"
-        if self.request.startswith("GET ") and self.answered:
+        action = self.request.partition(" ")[0]
+        if option := {"exec": "exec.command", "gRPC": "grpc"}.get(action):
+            return f"correct {values}.{option}, or what it reports"
+        if self.answered:
             return _remedy_of_status(self.answered, values)
         if self.why.startswith("no answer"):
             more = f", or {values}.failureThreshold" if self.kind == "startup" else ""
             return f"raise {values}.timeoutSeconds{more}; requests wait for `threads` and `resources.limits.cpu`, too"
         if "HTTP" in self.why:
             return f"correct {values}.httpGet.scheme"
-        action = "httpGet.port" if self.request.startswith("GET ") else "tcpSocket.port"
-        return f"let the application listen on 0.0.0.0 and the port of `port`, or correct {values}.{action}"
+        option = "httpGet.port" if action == "GET" else "tcpSocket.port"
+        return f"let the application listen on 0.0.0.0 and the port of `port`, or correct {values}.{option}"
 
 
 def _remedy_of_status(status: int, values: str) -> str:
-    path = f"{values}.httpGet.path"
+    path, headers = f"{values}.httpGet.path", f"{values}.httpGet.httpHeaders"
     if status == 400:
         return (
-            f"allow the Host header, which is the pod's IP (Django: ALLOWED_HOSTS), or set an allowed one in"
-            f" {values}.httpGet.httpHeaders"
+            f"allow the Host header, which is the pod's IP (Django: ALLOWED_HOSTS), or set an allowed one in {headers}"
         )
     if status in {401, 403}:
         return f"set {path} to one that needs no login"
@@ -80,55 +76,126 @@ def _remedy_of_status(status: int, values: str) -> str:
     return f"set {path} to one that answers GET with 200"
 
 
-def fatal(pod: Object, status: Object, events: Sequence[Object], now: datetime) -> Failure | None:
-    """The probe that the kubelet ended the container's last run for, where it does so again and again."""
-    ended = status["state"].get("terminated") or status.get("lastState", {}).get("terminated")
-    if not ended or not ended.get("startedAt"):
+@dataclass(frozen=True)
+class Container:
+    """A container as its pod's status has it, with the pod's events."""
+
+    pod: Object
+    status: Object
+    events: list[Object]
+    now: datetime
+
+    @property
+    def name(self) -> str:
+        """Its name in the pod."""
+        return str(self.status["name"])
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process runs just now."""
+        return "running" in self.status["state"]
+
+    @property
+    def ended(self) -> Object:
+        """How its last run ended; empty if none did."""
+        state = self.status["state"].get("terminated") or self.status.get("lastState", {}).get("terminated")
+        return dict(state or {})
+
+    @property
+    def ends_again(self) -> bool:
+        """Whether it was restarted more than once, and recently."""
+        if self.status["restartCount"] < 2 or self.status["ready"]:
+            return False
+        finished = self.ended.get("finishedAt")
+        return not finished or self.now - moment(finished) <= HISTORY
+
+    def values_path(self, kind: str) -> str:
+        """Where the chart's values have the probe; empty for the database's, which has none there."""
+        if self.pod["metadata"].get("labels", {}).get("app.kubernetes.io/component") != "web":
+            return ""
+        return f"probes.{kind}" if self.name == "app" else f"sidecars ({self.name}).{kind}Probe"
+
+    def fatal(self) -> Failure | None:
+        """The probe that the kubelet ended the container's last run for, where it does so again and again."""
+        if not self.ended.get("startedAt"):
+            return None
+        for kind in ("startup", "liveness"):
+            last = self.failure(kind)
+            if last and self._ended_by(last) and (not self.is_running or self._goes_the_same_way(last)):
+                return replace(last, kills=True)
         return None
-    for kind in ("startup", "liveness"):
-        last = failure(pod, status, events, kind)
-        if not last or not _ended_by(kind, _probe(pod, status, kind), pod, status, ended, events):
-            continue
-        if "running" not in status["state"] or _again(pod, status, last, ended, now):
-            return replace(last, kills=True)
-    return None
 
+    def unmet(self) -> Failure | None:
+        """The probe that a running container waits for."""
+        if not self.is_running or self.status["ready"]:
+            return None
+        started = moment(self.status["state"]["running"]["startedAt"])
+        current = self.failure("startup" if self.status.get("started") is False else "readiness", started)
+        if not current:
+            return None
+        settled = current.answered and current.answered < 500
+        return current if settled or self.status["restartCount"] or current.last - started >= BOOT else None
 
-def unmet(pod: Object, status: Object, events: Sequence[Object]) -> Failure | None:
-    """The probe that a running container waits for."""
-    if "running" not in status["state"] or status["ready"]:
-        return None
-    kind = "startup" if status.get("started") is False else "readiness"
-    started = moment(status["state"]["running"]["startedAt"])
-    current = failure(pod, status, [one for one in events if time_of(one) >= started], kind)
-    if not current:
-        return None
-    settled = current.answered and current.answered < 500
-    return current if settled or status["restartCount"] or current.last - started >= BOOT else None
+    def silent(self) -> str:
+        """The readiness probe's request to a running container that is not ready, where no event has the response."""
+        if not self.is_running or self.status["ready"] or self.status.get("started") is False:
+            return ""
+        probe = self._probe("readiness")
+        return f"readiness probe {request_of(probe)}" if probe else ""
 
+    def failure(self, kind: str, since: datetime = NEVER) -> Failure | None:
+        """What a probe of this kind got, of what the kubelet reported: an answer before none, and the most frequent."""
+        probe, results = self._probe(kind), []
+        for event in self._events("Unhealthy"):
+            match = FAILED.match(event["message"])
+            if match and match[1].lower() == kind and time_of(event) >= since:
+                # Each run refuses connections until it has started, which may be most of a short run.
+                results.append(("connection refused" not in match[2], _count(event), time_of(event), match[2]))
+        if not probe or not results:
+            return None
+        last = max(time for *_, time, _ in results)
+        *_, message = max(one for one in results if last - one[2] <= _recent(probe))
+        code = STATUS.search(message)
+        return Failure(kind, request_of(probe), answer(message, probe), int(code[1]) if code else 0, last)
 
-def silent(pod: Object, status: Object) -> str:
-    """The readiness probe's request to a running container that is not ready, where no event has the response."""
-    if "running" not in status["state"] or status["ready"] or status.get("started") is False:
-        return ""
-    probe = _probe(pod, status, "readiness")
-    return f"readiness probe {request_of(probe)}" if probe else ""
+    def _events(self, reason: str) -> list[Object]:
+        """The pod's events that are the container's, which `fieldPath` names."""
+        places = {"", *(f"spec.{kind}{{{self.name}}}" for kind in ("containers", "initContainers"))}
+        events = [one for one in self.events if one["reason"] == reason]
+        return [one for one in events if one["involvedObject"].get("fieldPath", "") in places]
 
+    def _probe(self, kind: str) -> Object:
+        specs = [*self.pod["spec"].get("initContainers", []), *self.pod["spec"]["containers"]]
+        return next((dict(one.get(f"{kind}Probe") or {}) for one in specs if one["name"] == self.name), {})
 
-def failure(pod: Object, status: Object, events: Iterable[Object], kind: str) -> Failure | None:
-    """What a probe of this kind got, of what the kubelet reported: an answer before none, and the most frequent."""
-    probe, results = _probe(pod, status, kind), []
-    for event in _of(status, events, "Unhealthy"):
-        match = FAILED.match(event["message"])
-        if match and match[1].lower() == kind:
-            # Each run refuses connections until it has started, which may be most of a short run.
-            results.append(("connection refused" not in match[2], _count(event), time_of(event), match[2]))
-    if not probe or not results:
-        return None
-    last = max(time for *_, time, _ in results)
-    *_, message = max(one for one in results if last - one[2] <= _recent(probe))
-    code = STATUS.search(message)
-    return Failure(kind, request_of(probe), answer(message, probe), int(code[1]) if code else 0, last)
+    def _ended_by(self, failed: Failure) -> bool:
+        """Whether the kubelet ended the last run for it: by its event, or by the run's length where that is absent."""
+        probe, killed = self._probe(failed.kind), f"Container {self.name} failed {failed.kind} probe"
+        started, finished = moment(self.ended["startedAt"]), moment(self.ended["finishedAt"])
+        kills = [time_of(one) for one in self._events("Killing") if one["message"].startswith(killed)]
+        if any(time >= started for time in kills):
+            return True
+        delay, threshold = probe.get("initialDelaySeconds", 0), probe.get("failureThreshold", 3)
+        period, lasted = probe.get("periodSeconds", 10), (finished - started).total_seconds()
+        if self.ended.get("exitCode") not in ENDED_BY_SIGNAL or lasted < delay + period * (threshold - 1) - MARGIN:
+            return False
+        if kills:
+            return True
+        grace = probe.get("terminationGracePeriodSeconds", self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+        slowest = threshold * (period + probe.get("timeoutSeconds", 1)) + grace + 2 * MARGIN
+        # Once it has started, the liveness probe may fail at any time, and the kubelet says so near the end.
+        if failed.kind == "startup":
+            return self.status.get("started") is not True and lasted <= delay + slowest
+        return finished - timedelta(seconds=slowest) <= failed.last <= finished
+
+    def _goes_the_same_way(self, failed: Failure) -> bool:
+        """Whether the run after such an end fails as well."""
+        if failed.kind == "startup":
+            return self.status.get("started") is False
+        if not self.status["ready"]:
+            return self.now - moment(self.ended["finishedAt"]) <= HISTORY
+        recent = self.now - failed.last <= _recent(self._probe(failed.kind))
+        return recent and failed.last >= moment(self.status["state"]["running"]["startedAt"])
 
 
 def request_of(probe: Object) -> str:
@@ -137,12 +204,10 @@ def request_of(probe: Object) -> str:
         scheme = "HTTPS " if get.get("scheme") == "HTTPS" else ""
         host = f" of {get['host']}" if get.get("host") else ""
         return f"GET {scheme}{get.get('path', '/')} on port {get['port']}{host}"
-    if tcp := probe.get("tcpSocket"):
-        return f"TCP on port {tcp['port']}"
-    if grpc := probe.get("grpc"):
-        return f"gRPC on port {grpc['port']}"
-    command = " ".join(" ".join(probe.get("exec", {}).get("command", [])).split())
-    return f"exec `{command if len(command) <= 60 else command[:59] + '…'}`"
+    for kind, name in (("tcpSocket", "TCP"), ("grpc", "gRPC")):
+        if action := probe.get(kind):
+            return f"{name} on port {action['port']}"
+    return f"exec `{short(' '.join(probe.get('exec', {}).get('command', [])), 60)}`"
 
 
 def answer(message: str, probe: Object) -> str:
@@ -156,84 +221,26 @@ def answer(message: str, probe: Object) -> str:
     if "exec" in probe:
         absent = re.search(r'exec: "[^"]*": .*?(?=: unknown|$)', message)
         text = absent[0] if absent else logcause.cause(message)
-        return _short("the command failed and printed nothing" if text == logcause.NOTHING else text)
-    return _short(message.rpartition(": ")[2] if message.startswith(("Get ", "dial ")) else message)
-
-
-def values_path(status: Object, labels: Object, kind: str) -> str:
-    """Where the chart's values have the probe; empty for the database's, which has none there."""
-    if labels.get("app.kubernetes.io/component") == "web":
-        return f"probes.{kind}" if status["name"] == "app" else f"sidecars ({status['name']}).{kind}Probe"
-    return ""
-
-
-def moment(text: str) -> datetime:
-    """Parse a time as the API server writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return short("the command failed and printed nothing" if text == logcause.NOTHING else text, 160)
+    return short(message.rpartition(": ")[2] if message.startswith(("Get ", "dial ")) else message, 160)
 
 
 def time_of(event: Object) -> datetime:
     """When an event was last seen."""
     series = event.get("series") or {}
     text = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime")
-    return moment(text) if text else datetime.min.replace(tzinfo=UTC)
+    return moment(text) if text else NEVER
+
+
+def short(text: str, limit: int = 240) -> str:
+    """The text as one line of at most `limit` characters."""
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def _count(event: Object) -> int:
     return int(event.get("count") or (event.get("series") or {}).get("count") or 1)
 
 
-def _of(status: Object, events: Iterable[Object], reason: str) -> list[Object]:
-    """The events of a container, which `fieldPath` names."""
-    places = {"", *(f"spec.{kind}{{{status['name']}}}" for kind in ("containers", "initContainers"))}
-    return [one for one in events if one["reason"] == reason and one["involvedObject"].get("fieldPath", "") in places]
-
-
-def _probe(pod: Object, status: Object, kind: str) -> Object:
-    containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-    return next((dict(one.get(f"{kind}Probe") or {}) for one in containers if one["name"] == status["name"]), {})
-
-
-def _ended_by(kind: str, probe: Object, pod: Object, status: Object, ended: Object, events: Sequence[Object]) -> bool:
-    """Whether the kubelet ended this run for the probe: by its event, or by the run's length where that is absent."""
-    started, finished = moment(ended["startedAt"]), moment(ended["finishedAt"])
-    kills = [
-        time_of(one)
-        for one in _of(status, events, "Killing")
-        if (match := KILLED.match(one["message"])) and (match[1], match[2]) == (status["name"], kind)
-    ]
-    if any(time >= started for time in kills):
-        return True
-    period, threshold = probe.get("periodSeconds", 10), probe.get("failureThreshold", 3)
-    shortest = probe.get("initialDelaySeconds", 0) + period * (threshold - 1) - MARGIN
-    if ended.get("exitCode") not in ENDED_BY_SIGNAL or finished - started < timedelta(seconds=shortest):
-        return False
-    if kills:
-        return True
-    grace = probe.get("terminationGracePeriodSeconds", pod["spec"].get("terminationGracePeriodSeconds", 30))
-    slowest = threshold * (period + probe.get("timeoutSeconds", 1)) + grace + 2 * MARGIN
-    longest = probe.get("initialDelaySeconds", 0) + slowest
-    # Once it has started, the liveness probe may fail at any time, and the kubelet says so near the end.
-    if kind == "startup":
-        return status.get("started") is not True and finished - started <= timedelta(seconds=longest)
-    last = failure(pod, status, events, kind)
-    return last is not None and finished - timedelta(seconds=slowest) <= last.last <= finished
-
-
-def _again(pod: Object, status: Object, failed: Failure, ended: Object, now: datetime) -> bool:
-    """Whether the run after such an end goes the same way, rather than well."""
-    if failed.kind == "startup":
-        return status.get("started") is False
-    if not status["ready"]:
-        return now - moment(ended["finishedAt"]) <= HISTORY
-    recent = now - failed.last <= _recent(_probe(pod, status, failed.kind))
-    return recent and failed.last >= moment(status["state"]["running"]["startedAt"])
-
-
 def _recent(probe: Object) -> timedelta:
     return timedelta(seconds=max(60, 3 * probe.get("periodSeconds", 10)))
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= CUT else f"{line[: CUT - 1]}…"

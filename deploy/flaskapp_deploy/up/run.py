@@ -4,14 +4,14 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
+import requests
+
 from flaskapp_deploy.resources import ROOT
-from flaskapp_deploy.shell import DeployError, stop, wait_until
+from flaskapp_deploy.shell import DeployError, is_free, stop, wait_until, write_atomic
 from flaskapp_deploy.up.postgres import Postgres
 
 SOURCE = ROOT / "src"
@@ -30,12 +30,8 @@ The release ledger answers on {url} (Ctrl-C ends it; data is kept in {home})
 
 
 def main(port: int) -> None:
-    """Serve on this port of 127.0.0.1 until Ctrl-C; migrations first.
-
-    Raises:
-        DeployError: the port is in use, or PostgreSQL or the service does not start.
-    """
-    if not _is_free(port):
+    """Serve on this port of 127.0.0.1 until Ctrl-C; migrations first."""
+    if not is_free(port):
         raise DeployError(f"port {port} is in use; free it, or choose another: PORT=8001 make run")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # through the `finally` below, so nothing is left
@@ -76,26 +72,13 @@ def _serve(server: Postgres, port: int, home: Path) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=3):  # noqa: S310 - our own http address
-            return True
-    except OSError:
+        return requests.get(url, timeout=3).ok
+    except requests.RequestException:
         return False
 
 
 def _secret(path: Path) -> Path:
     """Made once, readable by this user alone."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32))
+        write_atomic(path, secrets.token_urlsafe(32), 0o600)
     return path
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

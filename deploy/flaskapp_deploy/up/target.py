@@ -2,13 +2,11 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 
@@ -24,52 +22,23 @@ KIND_CLUSTER = "flaskapp"
 FORWARD_TIMEOUT = 10.0  # seconds
 
 
-class Target(Protocol):
-    """A cluster to install into."""
-
-    description: str
-    kubeconfig: Path | None
-    context: str
-
-    def up(self) -> None:
-        """Make it ready, where it is not somebody's own."""
-
-    def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
-        """Build the image and bring it to the nodes; return its reference."""
-
-    def reach(self, namespace: str, service: str, port: int | None) -> str:
-        """Return a URL on this machine that leads to the Service, or an empty one where none stays open."""
-
-    def down(self, release: ReleaseConfig) -> str:
-        """Remove what `make up` made; return a line that says so."""
-
-
-def choose(context: str, instance: str) -> Target:
-    """Return the first that is available: a named context, kind on a Docker engine, the local cluster."""
-    if context:
-        return Context(context)
-    if _docker_answers():
-        return Kind()
-    packages.require_root()
-    return Local(instance)
-
-
 class Local:
     """The local cluster: no Docker engine needed."""
-
-    context = ""
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
         self.description = f"the local cluster {instance!r} (no Docker engine answers)"
-        self.kubeconfig: Path | None = None
 
     def up(self) -> None:
         """Start the cluster, or repair it."""
-        self.kubeconfig = lifecycle.up(self.instance).kubeconfig
+        lifecycle.up(self.instance)
+
+    def cluster(self, namespace: str) -> Cluster:
+        """The cluster, which must exist, with the administrator's rights."""
+        return lifecycle.existing(self.instance).admin(namespace)
 
     def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
-        """Build the image and import it into every node."""
+        """Build the image and import it into every node; return its reference."""
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         archives = {built.reference: built.archive}
         if database := image.postgres_archive():
@@ -81,9 +50,10 @@ class Local:
             lifecycle.name_image(self.instance, built.reference, f"localhost/{release.name}:{version}")
         return built.reference
 
-    def reach(self, namespace: str, service: str, port: int | None) -> str:
-        """Forward a port of this machine to the Service, for as long as the cluster runs."""
-        return lifecycle.forward(self.instance, namespace, service, port)
+    @contextmanager
+    def reach(self, cluster: Cluster, service: str, port: int | None) -> Iterator[str]:
+        """A URL that leads to the Service for as long as the cluster runs."""
+        yield lifecycle.forward(self.instance, cluster.namespace, service, port)
 
     def down(self, release: ReleaseConfig) -> str:
         """Delete the cluster with its data."""
@@ -98,11 +68,14 @@ class Context:
     def __init__(self, context: str) -> None:
         self.context = context
         self.description = f"the cluster of the context {context!r}"
-        self.kubeconfig: Path | None = None
 
     def up(self) -> None:
         """Check that the API server answers."""
-        self._cluster("default").kubectl("version")
+        self.cluster("default").kubectl("version")
+
+    def cluster(self, namespace: str) -> Cluster:
+        """The cluster, with the rights that the user's kubeconfig gives."""
+        return Cluster(None, self.context, namespace)
 
     def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Return IMAGE; for a kind cluster without it, build the image and load it."""
@@ -115,22 +88,35 @@ class Context:
             " push one and name it with IMAGE=registry/name:tag"
         )
 
-    def reach(self, namespace: str, service: str, port: int | None) -> str:
-        """Return nothing: `kubectl port-forward` lasts as long as its command."""
-        return ""
+    @contextmanager
+    def reach(self, cluster: Cluster, service: str, port: int | None) -> Iterator[str]:
+        """A URL that leads to the Service as long as the context lasts."""
+        port = port or shell.free_port()
+        command = [str(cluster.program("kubectl", "kubernetes")), "port-forward", f"service/{service}", f"{port}:80"]
+        words = [f"--context={self.context}", f"--namespace={cluster.namespace}"]
+        with tempfile.NamedTemporaryFile() as file:
+            forward, log = subprocess.Popen([*command, *words], stdout=file, stderr=file), Path(file.name)
+            try:
+                shell.wait_until(
+                    lambda: "Forwarding from" in log.read_text(),
+                    FORWARD_TIMEOUT,
+                    f"kubectl port-forward to {service}",
+                    [log],
+                    lambda: forward.poll() is None,
+                )
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                shell.stop(forward)
 
     def down(self, release: ReleaseConfig) -> str:
         """Uninstall the release; the namespace and its data stay."""
-        cluster = self._cluster(release.namespace)
+        cluster = self.cluster(release.namespace)
         cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
         cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
         return (
             f"the release {release.name!r} is uninstalled; its data stays until you"
             f" `kubectl --context {self.context} delete namespace {release.namespace}`"
         )
-
-    def _cluster(self, namespace: str) -> Cluster:
-        return Cluster(None, self.context, namespace)
 
 
 class Kind(Context):
@@ -142,66 +128,42 @@ class Kind(Context):
 
     def up(self) -> None:
         """Create the kind cluster where there is none."""
-        kind = _kind()
-        if KIND_CLUSTER not in _run([kind, "get", "clusters"], "listing kind's clusters").split():
+        if KIND_CLUSTER not in _kind("get", "clusters").split():
             shell.say("creating a kind cluster (about a minute)")
-            _run([kind, "create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s"], "creating the kind cluster")
+            _kind("create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
     def down(self, release: ReleaseConfig) -> str:
         """Delete the kind cluster with its data."""
-        _run([_kind(), "delete", "cluster", "--name", KIND_CLUSTER], "deleting the kind cluster")
+        _kind("delete", "cluster", "--name", KIND_CLUSTER)
         return "the kind cluster is deleted, with its data"
 
 
-@contextmanager
-def reachable(target: Target, namespace: str, service: str, port: int | None) -> Iterator[str]:
-    """A URL that leads to the Service as long as the context lasts (longer where the target keeps it open)."""
-    if url := target.reach(namespace, service, port):
-        yield url
-        return
-    free = port or shell.free_port()
-    kubectl = str(Cluster(None, target.context, namespace).program("kubectl", "kubernetes"))
-    command = [kubectl, "--context", target.context, "--namespace", namespace]
-    with tempfile.NamedTemporaryFile() as log:
-        forward = subprocess.Popen(
-            [*command, "port-forward", f"service/{service}", f"{free}:80"], stdout=log, stderr=log
-        )
-        try:
-            what, logs = f"kubectl port-forward to {service}", [Path(log.name)]
-            shell.wait_until(lambda: _accepts(free), FORWARD_TIMEOUT, what, logs, lambda: forward.poll() is None)
-            yield f"http://127.0.0.1:{free}"
-        finally:
-            shell.stop(forward)
+Target = Local | Context
 
 
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def choose(context: str, instance: str) -> Target:
+    """Return the first that is available: a named context, kind on a Docker engine, the local cluster."""
+    if context:
+        return Context(context)
+    if shutil.which("docker") and shell.run("docker", "info", check=False).returncode == 0:
+        return Kind()
+    packages.require_root()
+    return Local(instance)
 
 
 def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:
     arguments = [f"--build-arg=WSGI={wsgi}", f"--label=org.opencontainers.image.title={release.name}"]
-    command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", str(release.application)]
-    with tempfile.TemporaryDirectory(prefix="flaskapp-build-") as folder:
-        file = Path(folder) / "digest"
-        _run([*command, f"--iidfile={file}"], "building the image", buildkit.cause)
-        digest = file.read_text().strip().removeprefix("sha256:")
+    with tempfile.NamedTemporaryFile(prefix="flaskapp-digest-") as file:
+        command = ["docker", "build", "--progress=plain", *arguments, "--file=Dockerfile", f"--iidfile={file.name}"]
+        result = shell.run(*command, release.application, check=False)
+        digest = Path(file.name).read_text().strip().removeprefix("sha256:")
+    if result.returncode:
+        raise DeployError(f"building the image failed: {buildkit.cause(result.stderr)}")
     reference = f"localhost/{release.name}:{digest[:12]}"
-    _run(["docker", "tag", digest, reference], "naming the image")
-    _run([_kind(), "load", "docker-image", reference, "--name", cluster], "loading the image into kind")
+    shell.run("docker", "tag", digest, reference)
+    _kind("load", "docker-image", reference, "--name", cluster)
     return reference
 
 
-def _kind() -> str:
-    return shutil.which("kind") or str(programs.binaries("kind") / "kind")
-
-
-def _docker_answers() -> bool:
-    return shutil.which("docker") is not None and shell.run("docker", "info", check=False).returncode == 0
-
-
-def _run(command: list[str], what: str, cause: Callable[[str], str] | None = None) -> str:
-    result = shell.run(*command, check=False)
-    if result.returncode:
-        raise DeployError(f"{what} failed: {cause(result.stderr) if cause else shell.reason(result)}")
-    return result.stdout
+def _kind(*words: str) -> str:
+    return shell.run(shutil.which("kind") or programs.binaries("kind") / "kind", *words).stdout
