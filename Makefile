@@ -9,7 +9,7 @@ export PYTHONPATH := src:deploy:.
 python = $(shell deploy/venv.sh)/bin/python
 # A NAME in the environment is somebody else's: WSL's holds the machine's name.
 name = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
-suites = $(or $(SUITE),lint infra programs docs cluster service chart release images examples pipeline)
+suites = $(or $(SUITE),lint infra programs docs cluster service images release chart examples pipeline)
 
 help: ## Show these words
 	@echo "usage: make WORD [NAME=value …]"; echo

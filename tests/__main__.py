@@ -70,7 +70,7 @@ QUICK = {"lint", "infra", "programs", "docs"}
 LANES = 3
 # What may not run beside a suite. `cluster` counts mounts, links and processes on the machine, before and after.
 APART = {
-    "cluster": {"images", "pipeline", "release", "examples"},
+    "cluster": {"pipeline", "release", "examples"},
     "release-long": set(SUITES),
 }
 # Suites that measure time under load go before the others on the cores.

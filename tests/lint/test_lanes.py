@@ -67,13 +67,13 @@ def test_suites_run_side_by_side(tmp_path: Path) -> None:
 
 
 def test_what_counts_mounts_runs_without_what_makes_them(tmp_path: Path) -> None:
-    scripts = {"images": "sleep 0.3", "cluster": "sleep 0.3", "pipeline": "sleep 0.3", "chart": "sleep 0.3"}
+    scripts = {"release": "sleep 0.3", "cluster": "sleep 0.3", "pipeline": "sleep 0.3", "chart": "sleep 0.3"}
     assert run(tmp_path, scripts).returncode == 0
     lines = notes(tmp_path)
     [begin, end] = [lines.index(f"{what} cluster") for what in ("begin", "end")]
-    for name in ("images", "pipeline"):
+    for name in ("release", "pipeline"):
         assert lines.index(f"end {name}") < begin or end < lines.index(f"begin {name}"), lines
-    assert lines.index("begin chart") < lines.index("end images"), lines
+    assert lines.index("begin chart") < lines.index("end release"), lines
 
 
 @pytest.mark.parametrize(("keep_going", "begun"), [("", {"lint", "docs"}), ("1", {"lint", "docs", "release"})])
