@@ -77,6 +77,17 @@ APART = {
 TIMED = {"release", "release-long"}
 BEHIND = ["nice", "-n", "10"]
 NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples", "docs"}
+# Further groups of programs that suites call, built one after another before they begin: their tests have time limits.
+ON_CLUSTER = ["kubernetes", "images"]
+PROGRAMS = {
+    "images": ["images"],
+    "chart": ["helm3", "policy"],
+    "pipeline": [*ON_CLUSTER, "pipeline", "registry"],
+    "cluster": ON_CLUSTER,
+    "release": [*ON_CLUSTER, "release"],
+    "release-long": [*ON_CLUSTER, "release"],
+    "examples": [*ON_CLUSTER, "helm3", "enforcer"],
+}
 # The last lines of each runner: pytest, helm-unittest, ruff, mypy; and the scenarios' table.
 CLOSING = re.compile(
     r"^=+ .*(passed|failed|error).* =+$|^(Tests|Test Suites|Charts): .*|^Found \d+ error|^Success: |^TOTAL |^\| "
@@ -96,7 +107,6 @@ def main() -> int:
         os.environ.pop(name, None)
     LOGS.mkdir(parents=True, exist_ok=True)
     try:
-        prepare(set(chosen))
         results = run_all(chosen)
     except DeployError as error:
         print(f"tests: {error}")
@@ -124,7 +134,10 @@ def run_all(chosen: list[str]) -> dict[str, tuple[str, float]]:
         return passed
 
     for quick in (True, False):
-        lanes.run([name for name in chosen if (name in QUICK) == quick], run_one)
+        names = [name for name in chosen if (name in QUICK) == quick]
+        if names and (lanes.keep_going or not lanes.failed):
+            prepare(set(names))
+            lanes.run(names, run_one)
     return results
 
 
@@ -136,6 +149,8 @@ def prepare(chosen: set[str]) -> None:
     path = [str(Path(sys.executable).parent)]
     if chosen & NEEDS_CHART_TOOLS:
         path.append(str(programs.binaries("chart")))
+    for group in dict.fromkeys(group for suite in sorted(chosen) for group in PROGRAMS.get(suite, ())):
+        programs.binaries(group)
     if "docs" in chosen:  # calls `kubectl --help`
         path.append(str(programs.binaries("kubernetes")))
     os.environ["PATH"] = ":".join([*path, os.environ["PATH"]])
