@@ -73,8 +73,8 @@ APART = {
     "cluster": {"pipeline", "release", "examples"},
     "release-long": set(SUITES),
 }
-# Suites that measure time under load go before the others on the cores.
-TIMED = {"release", "release-long"}
+# Suites that measure time, or have limits of some seconds, go before the others on the cores.
+TIMED = {"release", "release-long", "service"}
 BEHIND = ["nice", "-n", "10"]
 NEEDS_CHART_TOOLS = {"lint", "chart", "pipeline", "release", "release-long", "examples", "docs"}
 # Further groups of programs that suites call, built one after another before they begin: their tests have time limits.
@@ -129,7 +129,7 @@ def run_all(chosen: list[str]) -> dict[str, tuple[str, float]]:
     timed = TIMED & set(chosen)
 
     def run_one(name: str) -> bool:
-        passed, seconds = run(lanes, name, BEHIND if timed - {name} else [])
+        passed, seconds = run(lanes, name, BEHIND if timed and name not in timed else [])
         results[name] = ("passed" if passed else "FAILED", seconds)
         return passed
 
