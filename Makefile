@@ -9,7 +9,7 @@ export PYTHONPATH := src:deploy:.
 python := deploy/python
 # A NAME in the environment is somebody else's: WSL's holds the machine's name.
 name = $(if $(filter command,$(origin NAME)),--name '$(NAME)')
-suites = $(or $(SUITE),lint programs service images chart infra pipeline cluster release examples docs)
+suites = $(or $(SUITE),lint infra programs docs cluster service images release chart examples pipeline)
 
 # What was given on the command line: deploy/venv.sh refuses a misspelled name, which would be ignored otherwise.
 export MAKE_NAMES := $(strip $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable))))

@@ -56,7 +56,7 @@ def ensure(programs: Mapping[str, str]) -> None:
         _dnf(packages)
         return
     shell.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
-    with _no_services():
+    with shell.locked(shell.cache() / "packages.lock", "waiting for another installation of packages"), _no_services():
         _run("apt-get", "update", "-qq")
         _run("apt-get", "install", WAIT, "-y", "--no-install-recommends", "--no-remove", *packages)
 
