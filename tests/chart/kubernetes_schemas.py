@@ -34,7 +34,8 @@ def folder(version: str) -> Path:
 
 
 def kubeconform(text: str, version: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["kubeconform", "-strict", "-summary", "-kubernetes-version", version]
+    # Each of its workers would read the schemas.
+    command = ["kubeconform", "-strict", "-summary", "-n=1", "-kubernetes-version", version]
     for schemas in (folder(version), crds.folder()):
         command += ["-schema-location", f"{schemas}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"]
     return subprocess.run(

@@ -33,6 +33,13 @@ def run(environment: dict[str, str]) -> subprocess.Popen[str]:
     )
 
 
+def kill_all(pid: int) -> None:
+    """Kill a process and its descendants, which hold its output open: a reader would wait for them."""
+    parent = psutil.Process(pid)
+    for process in (*parent.children(recursive=True), parent):
+        process.kill()
+
+
 def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
     """Yield the printed commands, up to the end of their block."""
     assert process.stdout
@@ -51,7 +58,7 @@ def curl_lines(process: subprocess.Popen[str]) -> Iterator[str]:
 def test_printed_lines_work_and_data_stays(environment: dict[str, str]) -> None:
     for times in (1, 2):
         process = run(environment)
-        watchdog = threading.Timer(40, process.kill)
+        watchdog = threading.Timer(120, kill_all, [process.pid])
         watchdog.start()
         try:
             answers = [

@@ -66,7 +66,9 @@ class Trace:
         lines += [f"link {link['ifname']}" for link in json.loads("".join(output("ip", "-j", "link")))]
         lines += [f"route {route['dst']}" for route in json.loads("".join(output("ip", "-j", "-4", "route")))]
         lines += [f"rule {line}" for line in rules()]
-        lines += [f"mount {line.split()[1]}" for line in Path("/proc/mounts").read_text().splitlines()]
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        # An image build that runs meanwhile mounts in the cache, where no cluster does.
+        lines += [f"mount {path}" for path in mounts if not Path(path).is_relative_to(shell.cache())]
         lines += [f"group {path}" for path in Path("/sys/fs/cgroup").glob("*/flaskapp-*")]
         lines += [f"directory {path}" for root in ("/run", "/var/lib") for path in Path(root).iterdir()]
         lines += [f"directory {path}" for path in localcluster.state_root().glob("*")]
