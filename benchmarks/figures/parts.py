@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.capacity import measure as capacity
 from benchmarks.chart.__main__ import alternating
+from benchmarks.figures import cold as machine
 from benchmarks.figures.figure import Figure
 from benchmarks.service import __main__ as ledger
 from benchmarks.service.setup import Side, get, load, postgres, prepared, timed
@@ -125,6 +126,24 @@ def url(cluster: Cluster) -> str:
     return lifecycle.forward(INSTANCE, cluster.namespace, "flaskapp")
 
 
+def cold() -> list[Figure]:
+    """Measure the first `make up` of a machine, by compiling with each program's share, and by downloads."""
+    need_root()
+    with machine.mirror() as settings:
+        try:
+            compiled, log = machine.first_up(INSTANCE, {"FLASKAPP_DOWNLOADS": "off"})
+            lifecycle.down(INSTANCE)
+            downloaded, _ = machine.first_up(INSTANCE, settings)
+        finally:
+            lifecycle.down(INSTANCE)
+    shares = sorted(machine.shares(log).items(), key=lambda share: -share[1])
+    return [
+        Figure("first `make up`, empty caches, programs downloaded from this machine", "s", [downloaded]),
+        Figure("first `make up`, empty caches, programs compiled", "s", [compiled]),
+        *(Figure(f"of that, until {name} was compiled", "s", [share]) for name, share in shares if share >= 2),
+    ]
+
+
 def working_set(cluster: Cluster) -> dict[str, float]:
     """Return MiB of the release, its database and its one replica, by the kubelet, after 20 seconds of load."""
     load(int(url(cluster).rpartition(":")[2]), get("/api/v1/deployments"), 20)
@@ -212,4 +231,5 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "image": image_size,
     "up": up,
     "replicas": replicas,
+    "cold": cold,
 }

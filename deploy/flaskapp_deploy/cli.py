@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flaskapp_deploy import __version__, shell
-from flaskapp_deploy.programs import binaries, groups
+from flaskapp_deploy.programs import binaries, groups, program
 from flaskapp_deploy.resources import CHART
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ def cluster_shell(name: str, node_name: str | None) -> None:
     made = lifecycle.existing(name)
     inside = node_name and node.enter(made, node_name, "/bin/bash")
     command = inside or [os.environ.get("SHELL", "/bin/sh")]
-    path = f"{binaries('kubernetes')}:{binaries('chart')}:{os.environ['PATH']}"
+    path = f"{binaries('kubernetes')}:{program('chart', 'helm').parent}:{os.environ['PATH']}"
     environment = os.environ | {"KUBECONFIG": str(made.kubeconfig), "PATH": path}
     sys.exit(subprocess.run(command, env=environment).returncode)
 

@@ -22,13 +22,13 @@ class Cluster:
     def program(self, name: str, group: str) -> Path:
         """Return the user's own program for their own cluster, where there is one; else the pinned one."""
         own = None if self.kubeconfig else shutil.which(name)
-        return Path(own) if own else programs.binaries(group) / name
+        return Path(own) if own else programs.program(group, name)
 
     @property
     def kubectl_line(self) -> str:
         """The beginning of a kubectl command to paste."""
         if self.kubeconfig:
-            program = programs.binaries("kubernetes") / "kubectl"
+            program = programs.program("kubernetes", "kubectl")
             return f"{program} --kubeconfig {self.kubeconfig} --namespace {self.namespace}"
         return f"kubectl --context {self.context} --namespace {self.namespace}"
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.figures import __main__ as bench
-from benchmarks.figures import figure, parts
+from benchmarks.figures import cold, figure, parts
 from benchmarks.figures.figure import Figure
 from tests.docs.pages import ROOT
 
@@ -40,3 +40,17 @@ def test_a_part_that_cannot_run_is_left_out(
     assert [bench.measure(part) for part in parts.PARTS] == [False, True]
     assert "broken: left out: no cluster here\n" in capsys.readouterr().err
     assert json.loads(kept.read_text()) == "fine"
+
+
+def test_programs_have_their_shares_of_a_first_start() -> None:
+    log = """\
+images tools, 1 of 1: buildkitd 0.34.2 is being compiled, once (0 s so far)
+kubernetes tools, 1 of 3: pause is being compiled, once (1 s so far)
+kubernetes tools, 2 of 3: kubectl 1.37.2 is /usr/bin/kubectl
+images tools: 1 ready after 82 s
+images tools, 1 of 1: buildctl 0.34.2 is being compiled, once (0 s so far)
+images tools: 1 ready after 7 s
+kubernetes tools, 3 of 3: kubelet 1.37.2 is being compiled, once (9 s so far)
+kubernetes tools: 3 ready after 109 s
+"""
+    assert cold.shares(log) == {"buildkitd": 82, "buildctl": 7, "pause": 8, "kubelet": 100}

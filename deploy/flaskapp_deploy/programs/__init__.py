@@ -1,11 +1,11 @@
 """Pinned command-line tools: each folder beside this file is a Go module whose `tool` lines name what it builds.
 
-`binaries("chart")` returns a directory that holds the group's programs, built once for each version of go.mod and
-go.sum into the user's cache. go.sum and the Go checksum database check what is downloaded.
+`binaries("chart")` returns a directory that holds the group's programs, `program("chart", "helm")` one of them. What
+is missing is downloaded (downloads.py) or built (go.py) into the user's cache, once for each go.mod and go.sum. Builds
+are checked by go.sum and the Go checksum database.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import shell
+from flaskapp_deploy.programs import downloads, go
 from flaskapp_deploy.shell import DeployError, cache, locked, say
 
 ROOT = Path(__file__).parent
-GO = "Go 1.21 or newer from go.dev/dl"
-# Said before a cold build starts; measured on 2 cores.
-MINUTES = {"kubernetes": 11, "chart": 4, "images": 3, "registry": 4, "pipeline": 4, "helm3": 1, "kind": 1}
+# Built as one program (kubernetes/servers), which has these names.
+SERVERS = ("kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet")
 # Without these helm and kubectl can't parse the server's version, and a tool can't say its own.
 STAMPS = {
     "k8s.io/kubernetes": (
@@ -62,77 +62,85 @@ def groups() -> list[str]:
 
 
 def tools_of(group: str) -> list[Tool]:
-    """Return the tools that a group's go.mod names, with the versions that it pins."""
-    module = json.loads(_go(["mod", "edit", "-json"], group))
-    versions = {required["Path"]: required["Version"].lstrip("v") for required in module["Require"] or []}
+    """Return the tools that a group's go.mod names, with the versions that it pins; no Go is needed for that."""
+    text = (ROOT / group / "go.mod").read_text()
+    versions = dict(re.findall(r"^(?:require)?\s+(\S+) v(\S+)", text, re.MULTILINE))
+    blocks = re.findall(r"^tool (?:\((.*?)^\)|(\S+)$)", text, re.MULTILINE | re.DOTALL)
     tools = []
-    for package in (line["Path"] for line in module["Tool"]):
+    for package in " ".join(map(" ".join, blocks)).split():
         owner = max((path for path in versions if f"{package}/".startswith(f"{path}/")), key=len, default="")
         tools.append(Tool(package, owner, versions.get(owner, "")))
     return tools
 
 
 def binaries(group: str) -> Path:
-    """Return the directory of a group's programs, after building those that are missing.
+    """Return the directory of a group's programs, after fetching or building those that are missing.
 
     Safe to interrupt, and to run twice at once: a program appears under its name only when it is whole.
 
     Raises:
-        DeployError: there is no Go, no such group, or a build failed.
+        DeployError: there is no such group, a checksum is wrong, or a build failed.
     """
-    if group not in groups():
-        raise DeployError(f"there is no tool group {group!r}; the groups are {', '.join(groups())}")
-    directory = cache() / "tools" / f"{group}-{_key(group)}"
-    if (directory / "complete").exists():
-        return directory
-    tools = tools_of(group)
-    with locked(directory.with_suffix(".lock"), f"waiting for another build of the {group} tools"):
-        missing = [tool for tool in tools if not (directory / tool.name).exists()]
-        directory.mkdir(parents=True, exist_ok=True)
-        for tool in list(missing):
-            if installed := _on_path(tool):
-                say(f"{group} tools: using {installed} ({tool.version})")
-                (directory / tool.name).symlink_to(installed)
-                missing.remove(tool)
-        if missing:
-            _build(group, missing, directory)
+    directory = _directory(group)
+    if not (directory / "complete").exists():
+        _provide(group, tools_of(group))
         (directory / "complete").touch()
     return directory
 
 
-def _build(group: str, tools: list[Tool], directory: Path) -> None:
-    minutes = MINUTES.get(group, 2)
-    say(f"building the {group} tools of programs/{group}/go.mod: about {minutes} minutes the first time, cached after")
-    started = time.monotonic()
-    for number, tool in enumerate(tools, 1):
-        say(f"  {number} of {len(tools)}  {tool.name} {tool.version}  ({time.monotonic() - started:.0f} s so far)")
-        unfinished = directory / f".{tool.name}.{os.getpid()}"
-        major, minor, *_ = f"{tool.version}..".split(".")
-        stamp = STAMPS.get(tool.module, "").format(version=tool.version, major=major, minor=minor)
-        flags = f"-s -w {stamp}"
-        try:
-            _go(["build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", str(unfinished), tool.package], group)
-            unfinished.rename(directory / tool.name)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    say(f"built the {group} tools in {time.monotonic() - started:.0f} s")
+def program(group: str, name: str) -> Path:
+    """Return one program of a group, after fetching or building it where it is missing; errors as of `binaries`."""
+    path = _directory(group) / name
+    if not path.exists():
+        _provide(group, [tool for tool in tools_of(group) if tool.name == name])
+    return path
 
 
-def _go(arguments: list[str], group: str) -> str:
-    """Run the Go command in a group's folder and return what it printed."""
-    go = shutil.which("go")
-    if go is None:
-        raise DeployError(f"Go is not on the PATH; install {GO} (or golang by apt-get or dnf)")
-    environment = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
-    # An older Go can't read these go.mod files; from 1.21 on it takes the version that they name.
-    version = shell.run(go, "env", "GOVERSION", env=environment, check=False).stdout.strip()
-    if (match := re.match(r"go1\.(\d+)", version)) and int(match[1]) < 21:
-        raise DeployError(f"{go} is {version.removeprefix('go')}; put {GO} first on the PATH")
-    result = shell.run(go, *arguments, cwd=ROOT / group, env=environment, check=False)
-    if result.returncode:
-        last = shell.tail(result.stderr, 15)
-        raise DeployError(f"`go {arguments[0]}` in programs/{group} failed; its last lines:\n{last}")
-    return result.stdout
+def _directory(group: str) -> Path:
+    if group not in groups():
+        raise DeployError(f"there is no tool group {group!r}; the groups are {', '.join(groups())}")
+    return cache() / "tools" / f"{group}-{_key(group)}"
+
+
+def _provide(group: str, tools: list[Tool]) -> None:
+    """Link, download or build the tools that are missing, one after the other."""
+    directory, started = _directory(group), time.monotonic()
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory.with_suffix(".lock"), f"waiting for another build of the {group} tools"):
+        missing = [tool for tool in tools if not (directory / tool.name).exists()]
+        for number, tool in enumerate(missing, 1):
+            where = f"{group} tools, {number} of {len(missing)}: {tool.name} {tool.version}".strip()
+            so_far = f"({time.monotonic() - started:.0f} s so far)"
+            unfinished = directory / f".{tool.name}.{os.getpid()}"
+            try:
+                if installed := _on_path(tool):
+                    say(f"{where} is {installed}")
+                    unfinished.symlink_to(installed)
+                elif downloads.fetch(tool.name, tool.version, unfinished):
+                    say(f"{where} is downloaded")
+                else:
+                    say(f"{where} is being compiled, once {so_far}")
+                    _build(group, tool, unfinished)
+                unfinished.rename(directory / tool.name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        if missing:
+            say(f"{group} tools: {len(missing)} ready after {time.monotonic() - started:.0f} s")
+
+
+def _build(group: str, tool: Tool, target: Path) -> None:
+    """Build a tool: from the folder of its name beside go.mod, where there is one, else from the package itself."""
+    source = "servers" if tool.name in SERVERS else tool.name
+    shared = target.with_name(source)
+    if shared.exists():
+        target.hardlink_to(shared)
+        return
+    package = f"./{source}" if (ROOT / group / source).is_dir() else tool.package
+    major, minor, *_ = f"{tool.version}..".split(".")
+    stamp = STAMPS.get(tool.module, "").format(version=tool.version, major=major, minor=minor)
+    go.build(package, ROOT / group, target, stamp)
+    if source != tool.name:
+        shared.hardlink_to(target)
 
 
 def _key(group: str) -> str:
@@ -147,16 +155,16 @@ def _key(group: str) -> str:
 
 def _on_path(tool: Tool) -> str | None:
     """Return the path of an installed program that reports this version, or None."""
-    program = shutil.which(tool.name)
-    if program is None or not tool.version:
+    installed = shutil.which(tool.name)
+    if installed is None or not tool.version:
         return None
     for argument in ("--version", "version"):
         try:
-            result = shell.run(program, argument, check=False, timeout=5)
+            result = shell.run(installed, argument, check=False, timeout=5)
         except (DeployError, OSError):
             return None
         if result.returncode == 0:  # some know `version` only
             words = re.split(r'[\s,"]+', result.stdout + result.stderr)
             versions = {word.partition("+")[0] for word in words}
-            return program if {tool.version, f"v{tool.version}"} & versions else None
+            return installed if {tool.version, f"v{tool.version}"} & versions else None
     return None

@@ -103,7 +103,7 @@ def make_cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
         identity = f"arn:aws:sts::{ACCOUNT}:assumed-role/{config.name}-release/rehearsal"
         install_aws(home / "bin", identity=identity, token=served.token(), kubeconfig=str(releaser))
         # CodeBuild's image has one.
-        (home / "bin/kubectl").symlink_to(programs.binaries("kubernetes") / "kubectl")
+        (home / "bin/kubectl").symlink_to(programs.program("kubernetes", "kubectl"))
         ledger, token = _ledger(config, admin, instance)
         # What infra/codebuild.yaml gives a build, and files of its own in place of this machine's.
         variables = {

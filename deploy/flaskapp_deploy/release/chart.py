@@ -64,7 +64,7 @@ def render(config: ReleaseConfig, chart: Path) -> str:
 
 
 def _helm(*arguments: str) -> str:
-    result = shell.run(programs.binaries("chart") / "helm", *arguments, check=False)
+    result = shell.run(programs.program("chart", "helm"), *arguments, check=False)
     if result.returncode:
         raise DeployError(f"helm {arguments[0]} failed: {result.stderr.strip().removeprefix('Error: ')}")
     return result.stdout

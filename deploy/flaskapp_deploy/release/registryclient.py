@@ -44,7 +44,7 @@ def read_setting(name: str, what: str) -> str:
 
 def run(name: str, *arguments: str, check: bool = True, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run crane, cosign or helm: the pinned one, an image for builds may bring another."""
-    program = programs.binaries("chart" if name == "helm" else "pipeline") / name
+    program = programs.program("chart" if name == "helm" else "pipeline", name)
     result = shell.run(program, *arguments, check=False, env=variables)
     if check and result.returncode:
         raise refusal(f"{name} {arguments[0]}", result.stderr)

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -13,7 +14,7 @@ import yaml
 from flaskapp_deploy import machine, programs, shell
 from flaskapp_deploy.cluster import lifecycle, localcluster
 from flaskapp_deploy.cluster.process import Process
-from flaskapp_deploy.images import buildkit, image
+from flaskapp_deploy.images import baseimages, buildkit, image
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError
@@ -32,7 +33,8 @@ class Local:
         self.description = f"the local cluster {instance!r} ({reason})"
 
     def up(self) -> None:
-        """Start the cluster, or repair it."""
+        """Start the cluster, or repair it; what is needed after that is made meanwhile."""
+        threading.Thread(target=_prepare, daemon=True).start()
         lifecycle.up(self.instance)
 
     def cluster(self, namespace: str) -> Cluster:
@@ -202,5 +204,13 @@ def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> s
     return reference
 
 
+def _prepare() -> None:
+    """Make the image builder, the images' base and helm; whoever needs them waits for that, and has its errors."""
+    with suppress(DeployError):
+        with buildkit.daemon() as builder:
+            baseimages.python(builder)
+        programs.program("chart", "helm")
+
+
 def _kind(*words: str) -> str:
-    return shell.run(shutil.which("kind") or programs.binaries("kind") / "kind", *words).stdout
+    return shell.run(shutil.which("kind") or programs.program("kind", "kind"), *words).stdout
