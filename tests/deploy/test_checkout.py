@@ -121,9 +121,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(machine: dict[str, str], small_disk: Path) -> None:
     message = refused(machine | {"XDG_CACHE_HOME": str(small_disk)}, "make", "run")
-    assert message.startswith(
-        f"error: {small_disk}/flaskapp has 60 MiB of free disk, and the Python packages take 700\n"
-    )
+    assert message.startswith(f"error: {small_disk}/flaskapp has 60 MiB of free disk, and the Python packages take")
     assert "set XDG_CACHE_HOME" in message
 
 

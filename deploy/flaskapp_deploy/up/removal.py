@@ -101,7 +101,7 @@ def clean() -> None:
     parts |= {path.name: size for path, size in sizes.items() if not path.name.startswith("venv-")}
     largest = sorted(parts.items(), key=lambda part: -part[1])[:5]
     say(f"deleted {gigabytes(sum(sizes.values()))} in {shell.cache()}:")
-    say("".join(f"  {name:16} {gigabytes(size)}\n" for name, size in largest if size).rstrip())
+    say("".join(f"  {name:16} {gigabytes(size)}\n" for name, size in largest if size > 5e7).rstrip())
     go = Path(os.environ.get("GOCACHE") or Path.home() / ".cache/go-build")
     if go.exists():
         say(f"Go's own build cache stays, for other projects use it as well: {go} (`go clean -cache` deletes it)")

@@ -122,7 +122,7 @@ ENDS = [
     ("^make ", signal.SIGKILL),
     ("flaskapp_deploy up", signal.SIGTERM),
     ("flaskapp_deploy up", signal.SIGKILL),
-    ("helm upgrade", signal.SIGKILL),
+    ("helm upgrade .*wait-for-jobs", signal.SIGKILL),
 ]
 
 
@@ -130,7 +130,8 @@ def interrupt(command: list[str], log: Path, word: str, sent: signal.Signals) ->
     """Send a signal to the processes with `word` as soon as helm is at work; return when none of them is left."""
     with log.open("w") as output:
         running = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
-    wait_until(lambda: bool(recovery.at_work("killed")), 120, "helm", [log], lambda: running.poll() is None)
+    helm = "helm upgrade .*wait-for-jobs"
+    wait_until(lambda: bool(processes(running.pid, helm)), 120, "helm", [log], lambda: running.poll() is None)
     time.sleep(2)
     for process in processes(running.pid, word):
         os.kill(process, sent)
