@@ -1,7 +1,5 @@
 """Guards, each removed once: the scenario that it guards must turn red, or it shows nothing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,28 +86,20 @@ ALL = (
 
 
 def run(env: Environment, mutation: Mutation) -> Outcome:
-    """Run the scenario without the guard; the outcome is as it should be when it is red by a measure."""
-    with without_guard(env, mutation):
-        env.baseline()
-        label = f"{mutation.scenario} - {mutation.name}"
-        return scenario.run(env, scenarios.ALL[mutation.scenario], label)
-
-
-def caught(outcome: Outcome) -> bool:
-    """Return whether it is red, and by what clients saw."""
-    return any(measure in line for line in outcome.red for measure in MEASURES)
-
-
-@contextmanager
-def without_guard(env: Environment, mutation: Mutation) -> Iterator[None]:
-    """Remove the guard from every upgrade; at the end, bring it back."""
+    """Run the scenario with upgrades that lack the guard; the outcome is as it should be when a measure is red."""
     before = env.image, env.other_image
     env.settings = mutation.settings
     if mutation.file:
         env.image = env.other_image = env.build("flaskapp-mutated", mutation.change)
     try:
-        yield
+        env.baseline()
+        return scenario.run(env, scenarios.ALL[mutation.scenario], f"{mutation.scenario} - {mutation.name}")
     finally:
         env.image, env.other_image = before
         env.settings = ()
         env.baseline()
+
+
+def caught(outcome: Outcome) -> bool:
+    """Return whether it is red, and by what clients saw."""
+    return any(measure in line for line in outcome.red for measure in MEASURES)

@@ -1,11 +1,12 @@
 """What a scenario promises and what came out: figures, verdict, table and plot."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import log10
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from reliability.load import RATE, Answer
 
@@ -117,6 +118,9 @@ COLUMNS = (
 )
 
 
+RUNS = TypeAdapter(list[Outcome])
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """Return all runs as Markdown."""
     rules = ["---", "---", *["---:"] * (len(COLUMNS) - 3), "---"]
@@ -129,18 +133,13 @@ def write(outcomes: Sequence[Outcome], directory: Path, keep: bool = False) -> N
     directory.mkdir(parents=True, exist_ok=True)
     runs = {one.name: one for one in [*(read(directory) if keep else []), *outcomes]}
     (directory / "table.md").write_text(table(list(runs.values())))
-    content = [asdict(one) | {"green": one.green} for one in runs.values()]
-    (directory / "table.json").write_text(json.dumps(content, indent=2) + "\n")
+    (directory / "table.json").write_bytes(RUNS.dump_json(list(runs.values()), indent=2) + b"\n")
 
 
 def read(directory: Path) -> list[Outcome]:
     """Return the runs of earlier commands."""
     file = directory / "table.json"
-    content = json.loads(file.read_text()) if file.exists() else []
-    return [
-        Outcome(**{name: one[name] for name in one if name != "green"} | {"bound": Bound(**one["bound"])})
-        for one in content
-    ]
+    return RUNS.validate_json(file.read_bytes()) if file.exists() else []
 
 
 def plot(title: str, answers: Sequence[Answer], marks: Sequence[tuple[float, str]]) -> str:

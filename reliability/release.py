@@ -6,14 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
 from flaskapp_deploy import programs, shell
 from flaskapp_deploy.cluster import controlplane, lifecycle
@@ -142,15 +141,12 @@ class Release:
         *settings: str,
         image: str = "",
         chart: Path = CHART,
-        values: Mapping[str, Any] | None = None,
+        values: dict[str, Any] | None = None,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Upgrade by helm with the scenarios' values and these, as a user who may release and no more."""
         arguments = self.upgrade_arguments(*settings, image=image, chart=chart)
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(dict(values or {}), file, allow_unicode=True)
-            file.flush()
-            return self.releaser.helm(*arguments, *WAIT, "--values", file.name, check=check)
+        return self.releaser.helm(*arguments, *WAIT, f"--set-json={json.dumps(values or {})}", check=check)
 
     def upgrade_arguments(self, *settings: str, image: str = "", chart: Path = CHART) -> list[str]:
         """Return the arguments of an upgrade that does not wait."""
@@ -267,9 +263,9 @@ class Release:
         """Return a pod's log."""
         return self.admin.kubectl("logs", pod, *options).stdout
 
-    def sql(self, statement: str, database: str = "flaskapp", pod: str = DATABASE_POD) -> str:
+    def sql(self, statement: str, pod: str = DATABASE_POD) -> str:
         """Run a statement as the superuser, over the socket."""
-        psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", f"--dbname={database}", "--command", statement]
+        psql = ["psql", "--no-psqlrc", "-qAtX", "--username=postgres", "--dbname=flaskapp", "--command", statement]
         return self.execute(pod, "postgresql", *psql)
 
     def rows(self, service: str) -> dict[str, int]:

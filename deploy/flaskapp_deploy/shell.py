@@ -101,16 +101,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and capture what it prints.
 
-    Args:
-        check: Whether a failure is an error; without it, the caller reads `returncode`.
-        env: Variables on top of this process's own.
-        stdin: What the program reads.
-        timeout: Seconds after which it is killed.
-
-    Raises:
-        DeployError: the program is not installed, took too long, or failed; with its last line.
+    `env` comes on top of this process's own; after `timeout` seconds it is killed. Without `check`, a failure is no
+    error: the caller reads `returncode`.
     """
-    name = Path(command[0]).name
     environment = {**os.environ, **(env or {})}
     line = [str(word) for word in command]
     try:
@@ -122,8 +115,16 @@ def run(
     except subprocess.TimeoutExpired as error:
         raise DeployError(f"{' '.join(line)} took more than {timeout:.0f} s") from error
     if check and result.returncode:
-        raise DeployError(f"{name} {' '.join(line[1:2])} failed: {reason(result)}")
+        raise DeployError(f"{Path(line[0]).name} {' '.join(line[1:2])} failed: {reason(result)}")
     return result
+
+
+def start(command: Sequence[str], log: Path, mode: str = "wb", **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own, which writes what it prints into a log; `options` are Popen's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    nothing = subprocess.DEVNULL
+    with log.open(mode) as output:
+        return subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output, start_new_session=True, **options)
 
 
 def stop(process: subprocess.Popen[Any], grace: float = 10, first: signal.Signals = signal.SIGTERM) -> None:
@@ -146,10 +147,10 @@ def seconds(limit: float) -> float:
     factor = os.environ.get("TIMEOUT_FACTOR", "1")
     try:
         return limit * max(1.0, float(factor))
-    except ValueError:
+    except ValueError as error:
         raise DeployError(
             f"TIMEOUT_FACTOR={factor!r} is not a number; use 3 for three times the usual limits"
-        ) from None
+        ) from error
 
 
 def wait_until(
@@ -160,16 +161,9 @@ def wait_until(
     running: Callable[[], bool] | None = None,
     every: float = 0.2,
 ) -> float:
-    """Wait until `condition` holds; return the seconds that took.
+    """Look every so many seconds until `condition` holds, `limit` seconds at most; return the seconds that took.
 
-    Args:
-        limit: Seconds before the wait ends in an error (see `seconds`).
-        logs: Where the cause would stand, the likeliest first.
-        running: Whether what the wait depends on still runs; the wait ends when it does not.
-        every: Seconds between two looks.
-
-    Raises:
-        DeployError: what was awaited, and the last lines of the first log that has any.
+    The wait ends also when `running` no longer holds. Its error has the last lines of the first of `logs` with any.
     """
     allowed = seconds(limit)
     started = time.monotonic()

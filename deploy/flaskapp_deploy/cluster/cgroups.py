@@ -1,18 +1,12 @@
-"""A control group for each node, in every controller (cgroup v1) or delegated from the root (cgroup v2).
+"""A control group for each node, in every controller (cgroup v1) or delegated from the root (cgroup v2)."""
 
-Version 1 is what the tests run on; the branch for version 2 has not run in them yet.
-"""
-
-import time
 from contextlib import suppress
 from pathlib import Path
 
+from flaskapp_deploy.shell import wait_until
+
 ROOT = Path("/sys/fs/cgroup")
-
-
-def is_v2() -> bool:
-    """Return whether this machine has version 2."""
-    return (ROOT / "cgroup.controllers").exists()
+IS_V2 = (ROOT / "cgroup.controllers").exists()
 
 
 def ensure(name: str) -> None:
@@ -20,7 +14,7 @@ def ensure(name: str) -> None:
     for parent in _hierarchies():
         group = parent / name
         group.mkdir(exist_ok=True)
-        if is_v2():
+        if IS_V2:
             controllers = (parent / "cgroup.controllers").read_text().split()
             for directory in (parent, group):
                 (directory / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in controllers))
@@ -30,24 +24,21 @@ def ensure(name: str) -> None:
                 (group / mask).write_text((parent / mask).read_text())
 
 
-def remove(name: str, seconds: float = 10) -> None:
+def remove(name: str) -> None:
     """Remove a group and those below it. Their processes have ended; the kernel may need a moment to agree."""
-    deadline = time.monotonic() + seconds
-    while groups := [parent / name for parent in _hierarchies() if (parent / name).exists()]:
-        for group in groups:
-            for directory in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
-                with suppress(OSError):
-                    directory.rmdir()
-            try:
-                group.rmdir()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-        time.sleep(0.1)
+    groups = [parent / name for parent in _hierarchies()]
+
+    def gone() -> bool:
+        for directory in sorted((one for group in groups for one in group.glob("**/")), reverse=True):
+            with suppress(OSError):
+                directory.rmdir()
+        return not any(group.exists() for group in groups)
+
+    wait_until(gone, 10, f"the removal of the control group {name}")
 
 
 def _hierarchies() -> list[Path]:
     """Return where groups are made: the root, or under version 1 the root of each controller."""
-    if is_v2():
+    if IS_V2:
         return [ROOT]
     return sorted({path.resolve() for path in ROOT.iterdir() if (path / "cgroup.procs").exists()})

@@ -1,11 +1,14 @@
 """etcd, API server, controller manager and scheduler, in a network namespace of their own."""
 
+import base64
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import yaml
+
 from flaskapp_deploy.cluster import pki
 from flaskapp_deploy.cluster.localcluster import API_PORT, LocalCluster
-from flaskapp_deploy.shell import wait_until
+from flaskapp_deploy.shell import wait_until, write_atomic
 
 # In the order in which they start; they end in the reverse one, the writers before the store.
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -18,10 +21,24 @@ def authority(cluster: LocalCluster) -> pki.Authority:
 
 
 def kubeconfig(cluster: LocalCluster, path: Path, user: str, *groups: str, namespace: str = "") -> Path:
-    """Write a kubeconfig for a user by that name (RBAC decides what they may do); return its path."""
-    issuer = authority(cluster)
-    credentials = issuer.issue(user.replace(":", "-").replace("/", "-"), user, groups)
-    return pki.write_kubeconfig(path, cluster.server, issuer, credentials, f"flaskapp-{cluster.name}", namespace)
+    """Write a kubeconfig for a user by that name (RBAC decides what they may do); return its path.
+
+    It holds everything it needs, so that it can be copied elsewhere.
+    """
+    issuer, name = authority(cluster), f"flaskapp-{cluster.name}"
+    files = issuer.certificate_path, *issuer.issue(user.replace(":", "-").replace("/", "-"), user, groups)
+    own, certificate, key = (base64.b64encode(file.read_bytes()).decode() for file in files)
+    context = {"cluster": name, "user": name} | ({"namespace": namespace} if namespace else {})
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {"server": cluster.server, "certificate-authority-data": own}}],
+        "users": [{"name": name, "user": {"client-certificate-data": certificate, "client-key-data": key}}],
+        "contexts": [{"name": name, "context": context}],
+        "current-context": name,
+    }
+    write_atomic(path, yaml.safe_dump(document, sort_keys=False), 0o600)
+    return path
 
 
 def ensure(cluster: LocalCluster, binaries: Path) -> None:
@@ -32,19 +49,12 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
     serving = issuer.issue("kube-apiserver", "kube-apiserver", addresses=addresses)
     to_kubelets = issuer.issue("apiserver-kubelet-client", "apiserver-kubelet-client", ["system:masters"])
     to_extensions = front_proxy.issue("front-proxy-client", "front-proxy-client")
-    private, public = pki.key_pair(directory, "service-account")
+    tokens = pki.Authority(directory, "service-account")
     kubeconfig(cluster, cluster.kubeconfig, "admin", "system:masters")
-    manager = kubeconfig(cluster, directory / "controller-manager.conf", "system:kube-controller-manager")
-    scheduler = kubeconfig(cluster, directory / "scheduler.conf", "system:kube-scheduler")
 
-    _start(
-        cluster,
-        "etcd",
-        f"--data-dir={cluster.state}/etcd",
-        "--listen-client-urls=http://127.0.0.1:2379",  # only this namespace's loopback
-        "--advertise-client-urls=http://127.0.0.1:2379",
-        "--listen-peer-urls=http://127.0.0.1:2380",
-    )
+    # Only this namespace's loopback.
+    urls = [f"--{name}-client-urls=http://127.0.0.1:2379" for name in ("listen", "advertise")]
+    _start(cluster, "etcd", f"--data-dir={cluster.state}/etcd", *urls, "--listen-peer-urls=http://127.0.0.1:2380")
     _start(
         cluster,
         binaries / "kube-apiserver",
@@ -61,8 +71,8 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
         "--allow-privileged=true",
         f"--service-cluster-ip-range={cluster.services}",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-        f"--service-account-key-file={public}",
-        f"--service-account-signing-key-file={private}",
+        f"--service-account-key-file={tokens.certificate_path}",
+        f"--service-account-signing-key-file={tokens.key_path}",
         f"--kubelet-certificate-authority={issuer.certificate_path}",
         f"--kubelet-client-certificate={to_kubelets[0]}",
         f"--kubelet-client-key={to_kubelets[1]}",
@@ -77,22 +87,29 @@ def ensure(cluster: LocalCluster, binaries: Path) -> None:
         f"--proxy-client-cert-file={to_extensions[0]}",
         f"--proxy-client-key-file={to_extensions[1]}",
     )
-    wait_until(
-        lambda: cluster.admin().kubectl("get", "--raw=/readyz", check=False).returncode == 0,
-        90,
-        "the API server",
-        [cluster.logs / "kube-apiserver.log", cluster.logs / "etcd.log"],
-        lambda: cluster.runs("kube-apiserver"),
-    )
-    _start(
-        cluster,
-        binaries / "kube-controller-manager",
-        *_identity(manager),
-        "--use-service-account-credentials=true",
-        f"--service-account-private-key-file={private}",
-        f"--root-ca-file={issuer.certificate_path}",
-    )
-    _start(cluster, binaries / "kube-scheduler", *_identity(scheduler))
+
+    def ready() -> bool:
+        return cluster.admin().kubectl("get", "--raw=/readyz", check=False).returncode == 0
+
+    logs = cluster.logs_of("kube-apiserver")
+    wait_until(ready, 90, "the API server", logs, lambda: cluster.require("etcd", "kube-apiserver"))
+    trust = [f"--service-account-private-key-file={tokens.key_path}", f"--root-ca-file={issuer.certificate_path}"]
+    manager = binaries / "kube-controller-manager"
+    _start(cluster, manager, *_identity(cluster, manager), "--use-service-account-credentials=true", *trust)
+    scheduler = binaries / "kube-scheduler"
+    _start(cluster, scheduler, *_identity(cluster, scheduler))
+
+
+def wait(cluster: LocalCluster) -> None:
+    """Wait until every program of the control plane says that it is healthy."""
+    status = "--output=jsonpath={.items[*].conditions[?(@.type=='Healthy')].status}"
+
+    def healthy() -> bool:
+        result = cluster.admin().kubectl("get", "componentstatuses", status, check=False)
+        return set(result.stdout.split()) == {"True"}
+
+    logs = [cluster.logs_of(name)[0] for name in PROGRAMS[2:]]
+    wait_until(healthy, 60, "the control plane", logs, lambda: cluster.require(*PROGRAMS))
 
 
 def stop(cluster: LocalCluster) -> None:
@@ -101,14 +118,11 @@ def stop(cluster: LocalCluster) -> None:
         cluster.process(name).stop()
 
 
-def _identity(config: Path) -> list[str]:
-    return [
-        f"--kubeconfig={config}",
-        f"--authentication-kubeconfig={config}",
-        f"--authorization-kubeconfig={config}",
-        "--leader-elect=false",
-        "--bind-address=127.0.0.1",
-    ]
+def _identity(cluster: LocalCluster, program: Path) -> list[str]:
+    """Return the options of a client of the API server that runs alone."""
+    config = kubeconfig(cluster, cluster.state / f"pki/{program.name}.conf", f"system:{program.name}")
+    configs = [f"--{use}={config}" for use in ("kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig")]
+    return [*configs, "--leader-elect=false", "--bind-address=127.0.0.1"]
 
 
 def _start(cluster: LocalCluster, program: str | Path, *options: str) -> None:

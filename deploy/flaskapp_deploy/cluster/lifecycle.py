@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -10,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from flaskapp_deploy import programs, shell
-from flaskapp_deploy.cluster import addons, cgroups, controlplane, localcluster, network, node
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster import addons, cgroups, controlplane, egress, localcluster, network, node
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.shell import DeployError
@@ -39,13 +38,9 @@ def existing(name: str) -> LocalCluster:
 
 
 def up(name: str, nodes: int | None = None) -> LocalCluster:
-    """Make what is missing, start what doesn't run, and wait until all of it is ready. Safe to repeat.
-
-    Args:
-        name: Which cluster.
-        nodes: How many at least (default: as many as there are, or one).
-    """
+    """Make what is missing (`nodes` at least), start what doesn't run, and wait until all is ready. Safe to repeat."""
     with _exclusive(name):
+        to_open = egress.is_wanted()
         packages.ensure(packages.CLUSTER | packages.IMAGES)
         network.require_bridge_filter()
         binaries = programs.binaries("kubernetes")
@@ -56,14 +51,15 @@ def up(name: str, nodes: int | None = None) -> LocalCluster:
         cluster.save()
         shell.say(f"cluster {name}: control plane at {cluster.server}")
         network.ensure(cluster)
-        network.route(cluster, [])
         kept = [node.keep_image(cluster, archive, reference) for reference, archive in images.items()]
         controlplane.ensure(cluster, binaries)
+        egress.ensure(cluster, to_open)
         _start_nodes(cluster, binaries)
+        controlplane.wait(cluster)
         for one in cluster.nodes:
             for archive in kept:
                 node.import_image(cluster, one, archive)
-        addons.apply(cluster, images)
+        addons.apply(cluster, images, partial(cluster.require, *controlplane.PROGRAMS, *cluster.nodes))
         return cluster
 
 
@@ -75,7 +71,7 @@ def down(name: str) -> bool:
             return False
         for forwarder in cluster.run.glob("forward-*.json"):
             Process(forwarder).stop(grace=1)
-        for one in cluster.nodes:
+        for one in (*cluster.nodes, GATEWAY):
             cluster.process(one).stop(grace=0)
         controlplane.stop(cluster)
         network.remove(cluster)
@@ -86,11 +82,10 @@ def down(name: str) -> bool:
         _remove_if_empty(cluster.run.parent)
         # Mount points that nodes' own file systems covered. While another cluster runs they are mount points still,
         # and removing one would unmount it there.
-        if not cluster.run.parent.exists():
-            for directory in (Path("/var/lib/cni"), Path("/run/containerd")):
-                _remove_if_empty(directory)
+        covered = [] if cluster.run.parent.exists() else [Path("/var/lib/cni"), Path("/run/containerd")]
         (localcluster.state_root() / f".{name}.lock").unlink()
-        _remove_if_empty(localcluster.state_root())
+        for directory in (*covered, localcluster.state_root()):
+            _remove_if_empty(directory)
         return True
 
 
@@ -141,25 +136,20 @@ def name_image(name: str, reference: str, further: str) -> None:
 def forward(name: str, namespace: str, service: str, port: int | None = None) -> str:
     """Serve a Service's first port on 127.0.0.1 until `down`; return the URL.
 
-    Args:
-        name: Which cluster.
-        namespace: The Service's.
-        service: Its name.
-        port: Which one there (default: the one it has already, or the first free one from 8080 on).
+    Without `port` it is the one that it has already, or the first free one from 8080 on.
     """
     cluster = existing(name)
     document = cluster.admin(namespace).kubectl("get", "service", service, "--output=json").stdout
     spec = json.loads(document)["spec"]
     process = cluster.process(f"forward-{namespace}-{service}")
     log = cluster.logs / f"forward-{namespace}-{service}.log"
-    port = port or _port(process) or next(free for free in range(8080, 9080) if not _listens(free))
+    port = port or _port(process) or next(free for free in range(8080, 9080) if shell.is_free(free))
     listen = f"TCP4-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"
     target = f"TCP4:{spec['clusterIP']}:{spec['ports'][0]['port']},connect-timeout=5"
+    if port != _port(process) and not shell.is_free(port):
+        raise DeployError(f"port {port} on 127.0.0.1 is in use; choose another one with PORT=…")
     if process.ensure(["socat", listen, target], log):
-        shell.wait_until(lambda: _listens(port) or process.pid is None, 5, f"port {port}", [log])
-        time.sleep(0.1)
-        if process.pid is None:
-            raise DeployError(f"port {port} on 127.0.0.1 is in use; choose another one with PORT=…")
+        shell.wait_until(lambda: not shell.is_free(port), 5, f"port {port}", [log], lambda: process.pid is not None)
     return f"http://127.0.0.1:{port}"
 
 
@@ -172,34 +162,30 @@ def _port(forwarder: Process) -> int | None:
 
 def status(cluster: LocalCluster) -> dict[str, str]:
     """Return the state of each process: `running` or `stopped`, the control plane's first."""
-    parts = (*controlplane.PROGRAMS, *cluster.nodes)
+    gateway = [GATEWAY] if cluster.process(GATEWAY).record.exists() else []
+    parts = (*controlplane.PROGRAMS, *gateway, *cluster.nodes)
     return {part: "running" if cluster.runs(part) else "stopped" for part in parts}
 
 
 def _start_nodes(cluster: LocalCluster, binaries: Path) -> None:
-    began = datetime.now(UTC)
+    began, ever = datetime.now(UTC), datetime.fromtimestamp(0, UTC)
     started = [one for one in cluster.nodes if node.ensure(cluster, one, binaries)]
     network.route(cluster, cluster.running_nodes())
     if started:
         shell.say(f"cluster {cluster.name}: starting {', '.join(started)}")
     for one in cluster.nodes:
-        since = began if one in started else datetime.fromtimestamp(0, UTC)
-        ready, runs = partial(_is_ready, cluster, one, since), partial(cluster.runs, one)
-        shell.wait_until(ready, 120, f"node {one}", node.logs(cluster, one), runs)
+        ready = partial(_is_ready, cluster, one, began if one in started else ever)
+        runs = partial(cluster.require, *controlplane.PROGRAMS, one)
+        shell.wait_until(ready, 120, f"node {one}", cluster.logs_of(one), runs)
         # Where it was drained before, it may take pods again.
         cluster.admin().kubectl("uncordon", one)
 
 
 def _is_ready(cluster: LocalCluster, node_name: str, since: datetime) -> bool:
     """Return whether the node reported ready after `since`: what it reported before a crash still stands there."""
-    result = cluster.admin().kubectl("get", "node", node_name, "--output=json", check=False)
-    if result.returncode:
-        return False
-    return any(
-        (condition["type"], condition["status"]) == ("Ready", "True")
-        and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since.replace(microsecond=0)
-        for condition in json.loads(result.stdout)["status"].get("conditions", [])
-    )
+    fields = '--output=jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.lastHeartbeatTime}{end}'
+    status, _, at = cluster.admin().kubectl("get", "node", node_name, fields, check=False).stdout.partition(" ")
+    return status == "True" and datetime.fromisoformat(at) >= since.replace(microsecond=0)
 
 
 def _with_node(name: str, node_name: str) -> LocalCluster:
@@ -207,10 +193,6 @@ def _with_node(name: str, node_name: str) -> LocalCluster:
     if node_name not in cluster.nodes:
         raise DeployError(f"instance {name} has no node {node_name!r}; it has {', '.join(cluster.nodes)}")
     return cluster
-
-
-def _listens(port: int) -> bool:
-    return bool(shell.run("ss", "-Hltn", f"src 127.0.0.1:{port}", check=False).stdout.strip())
 
 
 def _remove_if_empty(directory: Path) -> None:

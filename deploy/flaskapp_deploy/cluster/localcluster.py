@@ -13,34 +13,27 @@ from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 
-# Each cluster owns one /16 of these; LocalCluster lays out the addresses inside it.
+# Each cluster owns one /16 of 10.128.0.0/10; LocalCluster lays out the addresses inside it.
 SLOTS = range(64)
-FIRST_OCTET, FIRST_SLOT = 10, 128
 API_PORT = 6443
+GATEWAY = "gateway"  # the namespace, and the process, of the way out
 
 
 class LocalCluster:
-    """One cluster of this machine.
-
-    Attributes:
-        nodes: Names of its nodes.
-        state: What outlives a reboot: etcd, volumes, certificates, logs.
-        images: Archives that every node has imported, one for each image name.
-        run: Sockets and process ids.
-        fabric: Addresses of nodes, the control plane and the host's own port.
-    """
+    """One cluster of this machine, with the names of its nodes."""
 
     def __init__(self, name: str, slot: int, nodes: Sequence[str] = ()) -> None:
         self.name, self.slot, self.nodes = name, slot, list(nodes)
-        self.state = state_root() / name
+        self.state = state_root() / name  # what outlives a reboot; each node has imported the archives in `images`
         self.logs, self.images, self.kubeconfig = (self.state / part for part in ("logs", "images", "kubeconfig"))
-        # Short, because a Unix socket's path may have 107 characters at most.
-        self.run = Path("/run/flaskapp") / name
-        self.network = IPv4Network(f"{FIRST_OCTET}.{FIRST_SLOT + slot}.0.0/16")
-        self.fabric = IPv4Network(f"{self.network[0]}/24")
+        self.run = Path("/run/flaskapp") / name  # short: a Unix socket's path may have 107 characters at most
+        self.network = IPv4Network(f"10.{128 + slot}.0.0/16")
+        self.fabric = IPv4Network(f"{self.network[0]}/24")  # nodes, the control plane and the host's own port
         self.pods = IPv4Network(f"{self.network[64 * 256]}/18")
         self.services = IPv4Network(f"{self.network[128 * 256]}/20")
-        self.host_address, self.control_address = self.fabric[1], self.fabric[10]
+        self.outside = IPv4Network(f"{self.network[192 * 256]}/24")  # as slirp4netns lays it out
+        self.host_address, self.gateway_address, self.control_address = (self.fabric[number] for number in (1, 2, 10))
+        self.host_loopback, self.resolver = self.outside[2], self.outside[3]
         self.dns_address = self.services[10]
         self.host_link = f"flaskapp{slot}"
         self.server = f"https://{self.control_address}:{API_PORT}"
@@ -54,7 +47,7 @@ class LocalCluster:
         return list(self.pods.subnets(new_prefix=24))[_number(node)]
 
     def namespace(self, part: str) -> str:
-        """Return the name of the network namespace and the control group of `fabric`, `control` or a node."""
+        """Return the name of the network namespace and the control group of a node, or of another part."""
         return f"flaskapp-{self.name}-{part}"
 
     def process(self, part: str) -> Process:
@@ -64,6 +57,21 @@ class LocalCluster:
     def runs(self, part: str) -> bool:
         """Return whether a node, or a program of the control plane, runs."""
         return self.process(part).pid is not None
+
+    def logs_of(self, part: str) -> list[Path]:
+        """Return the logs of a part; where it doesn't start, the first that has lines tells why."""
+        if part not in self.nodes:
+            return [self.logs / f"{part}.log"]
+        home = self.state / "nodes" / part
+        return [home / "init.log", *(home / f"log/{name}.log" for name in ("kubelet", "containerd", "kube-proxy"))]
+
+    def require(self, *parts: str) -> bool:
+        """Return true while all of these run; the error has the last lines of one that has ended."""
+        for part in parts:
+            if not self.runs(part):
+                what = f"node {part}" if part in self.nodes else part
+                raise DeployError(f"{what} ended while starting{shell.last_lines(self.logs_of(part))}")
+        return True
 
     def running_nodes(self) -> list[str]:
         """Return the names of the nodes that run."""
@@ -111,7 +119,8 @@ def create(name: str) -> LocalCluster:
     if existing := load(name):
         return existing
     taken = {other.slot for other in map(load, names()) if other}
-    routes = _routes()
+    routed = [route["dst"] for route in json.loads(shell.run("ip", "-j", "-4", "route").stdout or "[]")]
+    routes = [IPv4Network(destination) for destination in routed if destination != "default"]
     first = zlib.crc32(name.encode()) % len(SLOTS)
     for slot in (*SLOTS[first:], *SLOTS[:first]):
         cluster = LocalCluster(name, slot)
@@ -123,9 +132,3 @@ def create(name: str) -> LocalCluster:
 
 def _number(node: str) -> int:
     return int(node.removeprefix("n"))
-
-
-def _routes() -> list[IPv4Network]:
-    """Return what this machine already routes somewhere, the default route aside."""
-    routes = json.loads(shell.run("ip", "-j", "-4", "route").stdout or "[]")
-    return [IPv4Network(route["dst"]) for route in routes if route["dst"] != "default"]

@@ -1,10 +1,11 @@
 """Network namespaces and links of a cluster. The host gets one link and three routes, nothing else."""
 
 import shutil
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.shell import DeployError
 
 BRIDGE = "bridge"
@@ -28,11 +29,7 @@ def ip(*arguments: object, namespace: str = "", check: bool = True) -> bool:
 
 
 def require_bridge_filter() -> None:
-    """Load the kernel module br_netfilter unless the kernel has it.
-
-    Raises:
-        DeployError: it can't be loaded; without it no pod reaches a Service whose pod runs on the same node.
-    """
+    """Load the kernel module br_netfilter unless the kernel has it: Services need it on the node of their pods."""
     if BRIDGE_FILTER.exists():
         return
     reason = "modprobe is not installed (apt-get install kmod)"
@@ -54,39 +51,46 @@ def ensure(cluster: LocalCluster) -> None:
     if not ip("link", "show", BRIDGE, namespace=fabric, check=False):
         ip("link", "add", BRIDGE, "type", "bridge", namespace=fabric)
     ip("link", "set", BRIDGE, "up", namespace=fabric)
-    if not ip("link", "show", cluster.host_link, check=False):
-        ip("link", "add", cluster.host_link, "type", "veth", "peer", "name", "to-host", "netns", fabric)
-    ip("address", "replace", f"{cluster.host_address}/{cluster.fabric.prefixlen}", "dev", cluster.host_link)
-    ip("link", "set", cluster.host_link, "up")
-    ip("link", "set", "to-host", "master", BRIDGE, "up", namespace=fabric)
-    join(cluster, "control", f"{cluster.control_address}/{cluster.fabric.prefixlen}")
+    _link(cluster, "host", cluster.host_address, cluster.host_link)
+    join(cluster, "control", cluster.control_address)
 
 
-def join(cluster: LocalCluster, part: str, address: str) -> None:
+def join(cluster: LocalCluster, part: str, address: IPv4Address) -> None:
     """Give a namespace, made where there is none, an `eth0` on the fabric."""
-    namespace, fabric = cluster.namespace(part), cluster.namespace("fabric")
-    _ensure_namespace(namespace)
-    if not ip("link", "show", "eth0", namespace=namespace, check=False):
-        ip("link", "add", f"to-{part}", "type", "veth", "peer", "name", "eth0", "netns", namespace, namespace=fabric)
+    _ensure_namespace(cluster.namespace(part))
+    _link(cluster, part, address, "eth0", cluster.namespace(part))
+
+
+def _link(cluster: LocalCluster, part: str, address: IPv4Address, link: str, namespace: str = "") -> None:
+    """Join a namespace (default: the host's) to the fabric by a link with this name."""
+    fabric = cluster.namespace("fabric")
+    if not ip("link", "show", link, namespace=namespace, check=False):
+        ip("link", "add", link, "type", "veth", "peer", "name", f"to-{part}", "netns", fabric, namespace=namespace)
     ip("link", "set", f"to-{part}", "master", BRIDGE, "up", namespace=fabric)
-    ip("address", "replace", address, "dev", "eth0", namespace=namespace)
-    ip("link", "set", "eth0", "up", namespace=namespace)
+    ip("address", "replace", f"{address}/{cluster.fabric.prefixlen}", "dev", link, namespace=namespace)
+    ip("link", "set", link, "up", namespace=namespace)
+
+
+def join_router(cluster: LocalCluster, part: str, address: IPv4Address) -> None:
+    """Join a namespace that forwards what others send, and set what Kubernetes expects of such a network."""
+    join(cluster, part, address)
+    command = ["ip", "netns", "exec", cluster.namespace(part), "sysctl", "-eqw", *SYSCTLS]
+    result = shell.run(*command, check=False)
+    if result.returncode:
+        raise DeployError(f"{part} can't set what Kubernetes expects of its network: {shell.reason(result)}")
 
 
 def join_node(cluster: LocalCluster, node: str) -> None:
-    """Join a node to the fabric, and set what Kubernetes expects of its network."""
-    join(cluster, node, f"{cluster.node_address(node)}/{cluster.fabric.prefixlen}")
-    namespace = cluster.namespace(node)
-    result = shell.run("ip", "netns", "exec", namespace, "sysctl", "-eqw", *SYSCTLS, check=False)
-    if result.returncode:
-        raise DeployError(f"node {node} can't set what Kubernetes expects of its network: {shell.reason(result)}")
+    """Join a node to the fabric."""
+    join_router(cluster, node, cluster.node_address(node))
     # A Service's address must have a route before kube-proxy can rewrite it.
-    ip("route", "replace", cluster.services, "dev", "eth0", namespace=namespace)
+    ip("route", "replace", cluster.services, "dev", "eth0", namespace=cluster.namespace(node))
 
 
 def route(cluster: LocalCluster, running: list[str]) -> None:
-    """Point everyone to each running node's pods, and the host and control plane to Services through the first node."""
-    for part in ("host", "control", *running):
+    """Point everyone to each running node's pods, the host and control plane to Services, and nodes to the gateway."""
+    gateway = [GATEWAY] if cluster.runs(GATEWAY) else []
+    for part in ("host", "control", *gateway, *running):
         namespace = "" if part == "host" else cluster.namespace(part)
         for node in running:
             if node != part:
@@ -94,6 +98,8 @@ def route(cluster: LocalCluster, running: list[str]) -> None:
                 ip("route", "replace", cluster.node_pods(node), *via, namespace=namespace)
         if running and part in ("host", "control"):
             ip("route", "replace", cluster.services, "via", cluster.node_address(running[0]), namespace=namespace)
+        if gateway and part in running:
+            ip("route", "replace", "default", "via", cluster.gateway_address, namespace=namespace)
 
 
 def leave(cluster: LocalCluster, part: str) -> None:
@@ -104,7 +110,7 @@ def leave(cluster: LocalCluster, part: str) -> None:
 
 def remove(cluster: LocalCluster) -> None:
     """Remove every namespace and link of the cluster."""
-    for part in ("control", *cluster.nodes, "fabric"):
+    for part in ("control", GATEWAY, *cluster.nodes, "fabric"):
         leave(cluster, part)
     ip("link", "delete", cluster.host_link, check=False)
 

@@ -13,6 +13,7 @@ mount -t tmpfs -o size=64m tmpfs /run/containerd
 mount -t tmpfs -o size=16m tmpfs /var/lib/cni
 mount --bind "$STATE/log" /var/log
 mount --bind "$STATE/volumes" /mnt
+[ ! -e /etc/resolv.conf ] || mount --bind "$RUN/resolv.conf" /etc/resolv.conf
 
 # Restart a program that ends, as systemd does on other nodes. One that never lasted 5 s, five times in a row, can't run
 # here: the node ends, and the last lines of its log are the last ones of this script's.

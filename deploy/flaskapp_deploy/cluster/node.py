@@ -54,12 +54,6 @@ def ensure(cluster: LocalCluster, node: str, binaries: Path) -> bool:
     )
 
 
-def logs(cluster: LocalCluster, node: str) -> list[Path]:
-    """Return a node's logs; where it doesn't start, the first that has lines tells why."""
-    home = state(cluster, node)
-    return [home / "init.log", *(home / f"log/{name}.log" for name in ("kubelet", "containerd", "kube-proxy"))]
-
-
 def keep_image(cluster: LocalCluster, archive: Path, reference: str) -> Path:
     """Keep an image archive for nodes to come; a newer one of the same name takes its place."""
     repository = reference.rpartition(":")[0]
@@ -139,6 +133,7 @@ def _write_configuration(cluster: LocalCluster, node: str) -> None:
         "pause_image": PAUSE_IMAGE,
         "pods": cluster.pods,
         "proxy_kubeconfig": proxy,
+        "resolver": cluster.resolver,
         "run": run,
     }
     for template in TEMPLATES.rglob("*.*"):

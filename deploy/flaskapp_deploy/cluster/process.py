@@ -7,8 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-# Held so that Python neither warns of children that outlive it nor leaves ended ones behind.
-_children: list["subprocess.Popen[bytes]"] = []
+from flaskapp_deploy.shell import start
+
+_children: list["subprocess.Popen[bytes]"] = []  # held, or Python warns of those that outlive it
 
 
 class Process:
@@ -38,36 +39,20 @@ class Process:
                 return False
             self.stop()
         self.record.parent.mkdir(parents=True, exist_ok=True)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=os.environ | (environment or {}),
-                cwd="/",
-            )
+        child = start(command, log, "ab", env=os.environ | (environment or {}), cwd="/")
         _children.append(child)
         self.record.write_text(json.dumps({"pid": child.pid, "started": _started(child.pid), "command": command}))
         return True
 
     def stop(self, grace: float = 10) -> None:
         """End it: SIGTERM, then SIGKILL after `grace` seconds (0: at once)."""
-        signals = [(signal.SIGTERM, grace)] if grace else []
-        for number, limit in (*signals, (signal.SIGKILL, 10)):
-            if (pid := self.pid) is not None:
+        for number, limit in ((signal.SIGTERM, grace), (signal.SIGKILL, 10)):
+            if limit and (pid := self.pid) is not None:
                 os.kill(pid, number)
-                self._wait(limit)
+                deadline = time.monotonic() + limit
+                while self.pid is not None and time.monotonic() < deadline:
+                    time.sleep(0.05)
         self.record.unlink(missing_ok=True)
-
-    def _wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.pid is not None and time.monotonic() < deadline:
-            for child in _children:
-                child.poll()
-            time.sleep(0.05)
 
 
 def _started(pid: int) -> str | None:

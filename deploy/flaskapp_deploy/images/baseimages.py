@@ -27,11 +27,8 @@ ARGUMENTS = dict(re.findall(r"^ARG (\w+)=(.+)$", DOCKERFILE.read_text(), re.MULT
 VERSION = ARGUMENTS["PYTHON"]  # of Python, unless another is named
 PYTHON = ARGUMENTS["BASE"].replace("${PYTHON}", VERSION)
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
-# Timestamps inside a stand-in.
-EPOCH = 1767225600
-
-# The Debian that has this Python, for a stand-in.
-SUITES = {"3.11": "bookworm", "3.13": "trixie"}
+EPOCH = 1767225600  # the time of every file in a stand-in
+SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # the Debian that has this Python, for a stand-in
 CONFIGURATION = """\
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 CMD ["python3"]
@@ -73,11 +70,6 @@ class Base:
     digest: str
     layout: Layout | None = None
 
-    @classmethod
-    def of(cls, reference: str, layout: Layout) -> "Base":
-        """Make a stand-in for `reference`."""
-        return cls(reference, layout.digest, layout)
-
     @property
     def stand_in(self) -> bool:
         """Whether this is not the registry's image."""
@@ -94,28 +86,31 @@ def python(builder: Builder, arch: str = "", version: str = VERSION) -> Base:
     if not re.fullmatch(r"3\.\d+(\.\d+)?", version):
         raise BuildError(f"{version!r} is no version of Python 3: name one such as {VERSION}")
     reference = PYTHON if version == VERSION else ARGUMENTS["BASE"].replace("${PYTHON}", version)
-    base = _find(builder, reference)
-    if base is None and version not in SUITES:
-        raise BuildError(
-            f"no registry answers for {reference}, and Debian's packages have no Python {version}\n"
-            f"  let this machine reach the registry, or name Python {' or '.join(SUITES)}"
-        )
-    return base or Base.of(reference, _python(builder, arch or architecture(), version))
+
+    def make() -> Layout:
+        if version not in SUITES:
+            raise BuildError(
+                f"no registry answers for {reference}, and Debian's packages have no Python {version}\n"
+                f"  let this machine reach the registry, or name Python {' or '.join(SUITES)}"
+            )
+        return _python(builder, arch or architecture(), version)
+
+    return _find(builder, reference, make)
 
 
 def postgres(builder: Builder) -> Base:
     """Return the database's image, for this machine's architecture."""
-    return _find(builder, POSTGRES) or Base.of(POSTGRES, _postgres(builder))
+    return _find(builder, POSTGRES, lambda: _postgres(builder))
 
 
-def _find(builder: Builder, reference: str) -> Base | None:
-    digest = registry.digest(reference)
-    if digest:
+def _find(builder: Builder, reference: str, make: Callable[[], Layout]) -> Base:
+    if digest := registry.digest(reference):
         builder.progress(f"{reference} is {digest[:19]}… in its registry")
         return Base(reference, digest)
     host = reference.partition("/")[0]
     builder.progress(f"{host} does not answer: a stand-in made of Debian packages takes the place of {reference}")
-    return None
+    layout = make()
+    return Base(reference, layout.digest, layout)
 
 
 def _python(builder: Builder, arch: str, version: str = VERSION) -> Layout:
@@ -125,7 +120,10 @@ def _python(builder: Builder, arch: str, version: str = VERSION) -> Layout:
         bases = {} if native else {"native": _python(builder, architecture(), version)}
         builder.progress(f"building the {arch} python base from Debian packages (about 60 s the first time)")
         debian.make(work / "root", SUITES[version], arch, work / "debootstrap.log", builder.progress, native=native)
-        _tar(work / "root", work / "context/root.tar")
+        (work / "context").mkdir()
+        same = ("--sort=name", f"--mtime=@{EPOCH}", "--numeric-owner")  # from one build to the next
+        shell.run("tar", *same, "-C", work / "root", "-cf", work / "context/root.tar", ".")
+        shutil.rmtree(work / "root")
         return _build(builder, work, PYTHON_IMAGE if native else FOREIGN_IMAGE, arch, bases)
 
     recipe = [Path(debian.__file__).read_text(), PYTHON_IMAGE, FOREIGN_IMAGE]
@@ -168,25 +166,9 @@ def _kept(builder: Builder, name: str, recipe: Iterable[object], make: Callable[
     return Layout.read(target)
 
 
-def _tar(root: Path, archive: Path) -> None:
-    """Pack a file tree, always in the same order and with the same times, and remove it."""
-    archive.parent.mkdir()
-    command = ["tar", "--sort=name", f"--mtime=@{EPOCH}", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."]
-    shell.run(*command)
-    shutil.rmtree(root)
-
-
-def _build(
-    builder: Builder, work: Path, dockerfile: str, arch: str, bases: Mapping[str, Layout] | None = None
-) -> Layout:
+def _build(builder: Builder, work: Path, dockerfile: str, arch: str, bases: Mapping[str, Layout]) -> Layout:
     """Build `work`/context by a Dockerfile's text."""
-    (work / "context/Dockerfile").write_text(dockerfile)
+    context, what, platform = work / "context", "making its image", f"linux/{arch}"
+    (context / "Dockerfile").write_text(dockerfile)
     options = {"build-arg:SOURCE_DATE_EPOCH": str(EPOCH)}
-    return builder.build(
-        work / "context",
-        work / "image",
-        what="making its image",
-        platform=f"linux/{arch}",
-        options=options,
-        bases=bases,
-    )
+    return builder.build(context, work / "image", what=what, platform=platform, options=options, bases=bases)

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ class Builder:
 
 
 @contextmanager
-def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = None) -> Iterator[Builder]:
+def daemon(trusted: Mapping[str, Path] | None = None) -> Iterator[Builder]:
     """Run buildkitd while the block runs; builds of several processes take turns, and share its cache.
 
     `trusted` are certificates to trust, by the registry (`HOST:PORT`) that they vouch for.
@@ -105,46 +104,33 @@ def daemon(progress: Progress = shell.say, trusted: Mapping[str, Path] | None = 
         command += [f"--config={settings}", f"--root={state / 'root'}", f"--otel-socket-path={run_directory}/otel.sock"]
         # The host's network: RUN steps reach what pip reaches here, and no bridge is made.
         command += ["--containerd-worker=false", "--oci-worker-net=host", f"--oci-worker-gc-keepstorage={CACHE}"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        process = shell.start(command, log)
+        check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
+
+        def answers() -> bool:
+            return shell.run(*check, check=False).returncode == 0
+
         try:
-            check = [str(directory / "buildctl"), "--addr", address, "--timeout=2", "debug", "info"]
-            shell.wait_until(
-                lambda: shell.run(*check, check=False).returncode == 0,
-                60,
-                "buildkitd",
-                [log],
-                running=lambda: process.poll() is None,
-            )
-            yield Builder(address, directory, progress)
+            shell.wait_until(answers, 60, "buildkitd", [log], lambda: process.poll() is None)
+            yield Builder(address, directory, shell.say)
         finally:
             shell.stop(process, grace=20)
 
 
 def run(command: Sequence[str], log: Path, what: str, progress: Progress) -> None:
     """Run a long command with its output in `log`; say every 10 s that it goes on, and on failure what it printed."""
-    started = time.monotonic()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*WATCHDOG, "KILL", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    process = shell.start([*WATCHDOG, "KILL", *command], log)
     try:
-        while (elapsed := time.monotonic() - started) < MINUTES * 60:
+        for elapsed in range(10, MINUTES * 60 + 1, 10):
             try:
                 code = process.wait(10)
                 break
             except subprocess.TimeoutExpired:
-                progress(f"  {what}: {elapsed + 10:.0f} s so far")
+                progress(f"  {what}: {elapsed} s so far")
         else:
             raise BuildError(f"{what} took more than {MINUTES} minutes; its log is {log}")
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        shell.stop(process, grace=0)
     if code:
         raise BuildError(f"{what}: {cause(log.read_text(errors='replace'))}")
 

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+import requests
 
 from flaskapp_deploy import shell
 from flaskapp_deploy.images.oci import Layout
@@ -29,41 +31,21 @@ class Container:
         if emulator:
             shutil.copy(emulator, root / "emulator")
 
-    @classmethod
-    def of(cls, archive: Path, root: Path) -> "Container":
-        """The image of an archive."""
-        layout = root.with_name(f"{root.name}-layout")
-        layout.mkdir()
-        shell.run("tar", "-xf", archive, "-C", layout)
-        return cls(Layout.read(layout), root)
-
-    def run(
-        self, *arguments: str, user: int = 10001, environment: dict[str, str] | None = None
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a command (default: the image's own) and wait for its end."""
-        with self.started(*arguments, user=user, environment=environment) as process:
-            output, _ = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, output)
-
     @contextmanager
     def started(
-        self,
-        *arguments: str,
-        user: int = 10001,
-        environment: dict[str, str] | None = None,
-        mounts: Mapping[str, Path] | None = None,
+        self, *arguments: str, user: int = 10001, environment: Mapping[str, str] = {}, mounts: Mapping[str, Path] = {}
     ) -> Iterator["subprocess.Popen[str]"]:
         """Run it with a read-only root, no capability, no new privileges, and the host's network.
 
         `mounts` are files and folders of this machine by their path in there.
         """
-        name = f"flaskapp-test-{os.getpid()}-{time.monotonic_ns()}"
+        name = f"flaskapp-test-{uuid4()}"
         bundle = self.root.with_name(name)
         bundle.mkdir()
         command = [*arguments] or [*self.config.get("Entrypoint", []), *self.config.get("Cmd", [])]
         if self.emulated:
             command = ["/emulator", self._found(command[0]), *command[1:]]
-        variables = [*self.config["Env"], *(f"{key}={value}" for key, value in (environment or {}).items())]
+        variables = [*self.config["Env"], *(f"{key}={value}" for key, value in environment.items())]
         private = ["rw", "nosuid", "nodev", "mode=1777"]
         specification = {
             "ociVersion": "1.0.2",
@@ -82,20 +64,15 @@ class Container:
                 {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": private},  # noqa: S108
                 {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": private},  # noqa: S108
                 *(
-                    {"destination": path, "type": "bind", "source": str(source), "options": ["rbind", "rw"]}
-                    for path, source in (mounts or {}).items()
+                    {"destination": path, "source": str(source), "options": ["rbind"]}
+                    for path, source in mounts.items()
                 ),
             ],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
         }
         (bundle / "config.json").write_text(json.dumps(specification))
-        process = subprocess.Popen(
-            ["runc", "run", "--bundle", str(bundle), name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        command, nothing, pipe = ["runc", "run", "--bundle", str(bundle), name], subprocess.DEVNULL, subprocess.PIPE
+        process = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=subprocess.STDOUT, text=True)
         try:
             yield process
         finally:
@@ -107,12 +84,8 @@ class Container:
     def _found(self, program: str) -> str:
         """The program's file by the image's PATH: the emulator doesn't look for it."""
         path = dict(variable.split("=", 1) for variable in self.config["Env"]).get("PATH", "/usr/bin:/bin")
-        places = [program] if "/" in program else [f"{folder}/{program}" for folder in path.split(":")]
-        for place in places:
-            inside = self.root / place.lstrip("/")
-            if inside.is_symlink() or inside.exists():
-                return place
-        return program
+        places = (f"{folder}/{program}" for folder in path.split(":"))
+        return next((place for place in places if os.path.lexists(f"{self.root}/{place}")), program)
 
 
 def get(url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" = None) -> bytes:
@@ -121,9 +94,10 @@ def get(url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" =
     while True:
         ended = process is not None and process.poll() is not None
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own http URL
-                return bytes(answer.read())
-        except OSError:
+            answer = requests.get(url, timeout=5)
+            answer.raise_for_status()
+            return answer.content
+        except OSError:  # what requests raises is one
             if ended or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

@@ -1,19 +1,18 @@
 """Images by the one Dockerfile, for any directory with a WSGI application and its requirements."""
 
-import dataclasses
 import json
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import shell
 from flaskapp_deploy.images import baseimages, buildkit, packageindex, strip
-from flaskapp_deploy.images.baseimages import DOCKERFILE, EPOCH, PYTHON, Base
+from flaskapp_deploy.images.baseimages import DOCKERFILE, EPOCH, Base
 from flaskapp_deploy.images.buildkit import Builder
 from flaskapp_deploy.images.oci import Layout
 
@@ -56,36 +55,25 @@ def build_image(
     push: str = "",
     fresh: bool = False,
     builder: Builder | None = None,
-    progress: buildkit.Progress = shell.say,
 ) -> Image:
     """Build the application in `context`; equal source gives an equal reference (`localhost/NAME:` and its digest).
 
-    Args:
-        context: The application's directory.
-        name: Of the image.
-        wsgi: `module:callable`, for an application that Flask's discovery does not find.
-        python: A version of Python, such as 3.11. Default: the application's .python-version, or the Dockerfile's.
-        platform: `linux/amd64` or `linux/arm64`. Default: this machine's.
-        output: Where to leave the archive. Default: the user's cache.
-        labels: Further OCI labels.
-        layout: Where to leave the image as an OCI layout, too.
-        push: A reference to push it to as well.
-        fresh: Whether to ignore the build cache.
-        builder: A running BuildKit. Default: one for this build.
-        progress: What to call with each line of progress.
-
-    Raises:
-        BuildError: the application lacks something, or BuildKit failed; the message says what to add.
+    Defaults: `wsgi` (`module:callable`) is what Flask's discovery finds, `python` (such as 3.11) the application's
+    .python-version or else the Dockerfile's, `platform` this machine's, `output` (of the archive) in the user's cache.
+    `layout` is where to leave the image as an OCI layout too, `push` a reference to push it to; `fresh` ignores the
+    build cache.
     """
     if not context.is_dir():
         raise buildkit.BuildError(f"{context} is not a directory: name the one that holds the application")
     platform = platform or f"linux/{baseimages.architecture()}"
     started = time.monotonic()
-    with _builder(builder, progress) as builder, _workspace() as work:
+    with _building(builder) as (builder, work):
         base, options, bases = _base(builder, platform, python or _declared_python(context))
         options |= {"build-arg:WSGI": wsgi} | ({"no-cache": ""} if fresh else {})
         labels = {"org.opencontainers.image.title": name, **(labels or {})}
         options |= {f"label:{key}": value for key, value in labels.items()}
+        (work / "helpers").mkdir()  # what runs inside the build
+        shutil.copy(strip.__file__, work / "helpers")
         built = builder.build(
             context.resolve(),
             layout or work / "image",
@@ -94,66 +82,44 @@ def build_image(
             platform=platform,
             options=options,
             bases=bases,
-            directories={"helpers": _helpers(work / "helpers")},
+            directories={"helpers": work / "helpers"},
             secrets=packageindex.secrets(work),
             push=push,
         )
         image = _image(built, name, platform, base, output)
     size, own = image.size / 2**20, sum(size for _, size in image.own_layers) / 2**20
-    seconds = time.monotonic() - started
-    progress(f"built {image.reference} ({platform}, {size:.1f} MiB, {own:.1f} above its base) in {seconds:.0f} s")
+    took = f"in {time.monotonic() - started:.0f} s"
+    builder.progress(f"built {image.reference} ({platform}, {size:.1f} MiB, {own:.1f} above its base) {took}")
     return image
 
 
 def scratch_image(
-    binary: Path,
-    reference: str,
-    entrypoint: Iterable[str],
-    *,
-    extra_files: Mapping[str, Path] | None = None,
-    user: str = "65532:65532",
-    on_python: bool = False,
-    builder: Builder | None = None,
-    progress: buildkit.Progress = shell.say,
+    builder: Builder, binary: Path, reference: str, entrypoint: Sequence[str], more: Mapping[str, Path] = {}
 ) -> Path:
-    """Put one static program and `extra_files` (path in the image: file) into an image; return its archive.
-
-    It stands on nothing, or (`on_python`) on the Python base, for a program that needs a shell beside it.
-    """
-    files = {f"/{binary.name}": binary} | dict(extra_files or {})
-    with _builder(builder, progress) as builder, _workspace() as work:
-        base = baseimages.python(builder) if on_python else None
-        context = work / "context"
-        lines = [f"FROM {PYTHON if base else 'scratch'}"]
+    """Put one static program and `more` files (path in the image: file) into an image; return its archive."""
+    files = {f"/{binary.name}": binary, **more}
+    with _building(builder) as (builder, work):
+        context, lines = work / "context", ["FROM scratch"]
         for number, (target, source) in enumerate(files.items()):
             copy = context / str(number) / Path(target).name
             copy.parent.mkdir(parents=True)
             shutil.copy2(source, copy)
             lines.append(f"COPY {number}/{copy.name} {target}")
-        lines += [f"USER {user}", f"ENTRYPOINT {json.dumps(list(entrypoint))}"]
+        lines += [f"ENTRYPOINT {json.dumps(entrypoint)}"]
         (context / "Dockerfile").write_text("\n".join(lines) + "\n")
         options = {"build-arg:SOURCE_DATE_EPOCH": str(EPOCH)}
-        bases = {PYTHON: base.layout} if base and base.layout else {}
-        what = f"building {reference}"
-        layout = builder.build(context, work / "image", what=what, options=options, bases=bases)
+        layout = builder.build(context, work / "image", what=f"building {reference}", options=options)
         return layout.archive(_archive(reference.partition(":")[0].rpartition("/")[2], layout), reference)
 
 
-def postgres_archive(builder: Builder | None = None, progress: buildkit.Progress = shell.say) -> Path | None:
+def postgres_archive(builder: Builder | None = None) -> Path | None:
     """The archive of the database's stand-in under its public name; None where the registry serves the image."""
-    with _builder(builder, progress) as builder:
+    with _building(builder) as (builder, _):
         base = baseimages.postgres(builder)
         if base.layout is None:
             return None
         target = _archive("postgres", base.layout)
         return target if target.exists() else base.layout.archive(target, base.reference)
-
-
-def _helpers(directory: Path) -> Path:
-    """Fill a directory with the programs that run inside the build."""
-    directory.mkdir()
-    shutil.copy(strip.__file__, directory)
-    return directory
 
 
 def _declared_python(context: Path) -> str:
@@ -202,25 +168,22 @@ def _archive(name: str, layout: Layout) -> Path:
     return target
 
 
-def _builder(builder: Builder | None, progress: buildkit.Progress) -> AbstractContextManager[Builder]:
-    return nullcontext(builder) if builder else buildkit.daemon(progress)
-
-
 @contextmanager
-def _workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="flaskapp-image-") as directory:
-        yield Path(directory)
+def _building(builder: Builder | None) -> Iterator[tuple[Builder, Path]]:
+    """Give a running BuildKit (default: one of its own) and an empty folder."""
+    with (
+        nullcontext(builder) if builder else buildkit.daemon() as running,
+        tempfile.TemporaryDirectory(prefix="flaskapp-image-") as directory,
+    ):
+        yield running, Path(directory)
 
 
 def described(*items: Image | Base) -> str:
     """What images and bases are, as JSON: an object for one, a list for more."""
-    plain = [_plain(item) for item in items]
-    return json.dumps(plain[0] if len(plain) == 1 else plain, indent=2)
+    return json.dumps(items[0] if len(items) == 1 else items, indent=2, default=_plain)
 
 
-def _plain(value: Image | Base) -> dict[str, object]:
-    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    fields |= {"stand_in": value.stand_in} if isinstance(value, Base) else {}
-    fields |= {"base": _plain(value.base), "size": value.size} if isinstance(value, Image) else {}
-    fields.pop("layout", None)
-    return {key: str(item) if isinstance(item, Path) else item for key, item in fields.items()}
+def _plain(value: Image | Base | Path) -> object:
+    if isinstance(value, Base):
+        return {"reference": value.reference, "digest": value.digest, "stand_in": value.stand_in}
+    return vars(value) | {"size": value.size} if isinstance(value, Image) else str(value)

@@ -45,41 +45,23 @@ class Layout:
 
     def archive(self, target: Path, reference: str) -> Path:
         """Write one tar that `ctr images import` and `docker load` both read, with the image named `reference`."""
-        manifest = self.manifest
-        [index] = json.loads((self.path / "index.json").read_bytes())["manifests"]
-        index["annotations"] = {
+        manifest, index = self.manifest, json.loads((self.path / "index.json").read_bytes())
+        names = {
             "io.containerd.image.name": reference,
             "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
         }
-        files = {
-            "oci-layout": {"imageLayoutVersion": "1.0.0"},
-            "index.json": {"schemaVersion": 2, "manifests": [index]},
-            "manifest.json": [
-                {
-                    "Config": _inside(manifest["config"]),
-                    "RepoTags": [reference],
-                    "Layers": [_inside(layer) for layer in manifest["layers"]],
-                }
-            ],
-        }
-        blobs = {self.digest, *(item["digest"] for item in [manifest["config"], *manifest["layers"]])}
+        index["manifests"][0]["annotations"] = names
+        config, *layers = (
+            str(self.blob(item["digest"]).relative_to(self.path)) for item in (manifest["config"], *manifest["layers"])
+        )
+        docker = [{"Config": config, "RepoTags": [reference], "Layers": layers}]
         unfinished = target.with_name(f".{target.name}.unfinished")
         with tarfile.open(unfinished, "w") as tar:
-            for name, value in files.items():
+            for name, value in {"index.json": index, "manifest.json": docker}.items():
                 data = json.dumps(value, sort_keys=True).encode()
-                tar.addfile(_entry(name, len(data)), io.BytesIO(data))
-            for digest in sorted(blobs):
-                path = self.blob(digest)
-                with path.open("rb") as blob:
-                    tar.addfile(_entry(_inside({"digest": digest}), path.stat().st_size), blob)
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+            for name in ("oci-layout", "blobs"):
+                tar.add(self.path / name, name)
         return unfinished.rename(target)
-
-
-def _inside(descriptor: Json) -> str:
-    return "blobs/" + str(descriptor["digest"]).replace(":", "/")
-
-
-def _entry(name: str, size: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.size = size
-    return entry

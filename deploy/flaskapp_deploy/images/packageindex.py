@@ -25,12 +25,15 @@ CERTIFICATES = "/run/secrets/ca"
 def secrets(directory: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Path]:
     """Write the settings as a shell script into `directory`; return the files by the name of their secret."""
     settings = _pip_settings()
-    variables = {f"PIP_{name.upper().replace('-', '_')}": settings[name] for name in NAMES if name in settings}
-    variables |= {NAMES[name]: " ".join(settings[name].split()) for name in NAMES if name in settings}
+    variables: dict[str, str] = {}
+    for name in (name for name in NAMES if name in settings):
+        variables[f"PIP_{name.upper().replace('-', '_')}"] = settings[name]
+        variables[NAMES[name]] = " ".join(settings[name].split())
     if "UV_INDEX" in variables:
         variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does: the best version of all indexes
     # What is set for uv itself counts more.
-    variables |= {name: value for name, value in environment.items() if name in NAMES.values() or _of_uv(name)}
+    own = ("UV_INDEX", "UV_EXTRA_INDEX", "UV_SYSTEM_CERTS", "UV_NATIVE_TLS", *NAMES.values())
+    variables |= {name: value for name, value in environment.items() if name.startswith(own)}
     files = {"index": directory / "index"}
     certificates = Path(settings.get("cert") or environment.get("SSL_CERT_FILE", ""))
     if certificates.is_file():
@@ -39,10 +42,6 @@ def secrets(directory: Path, environment: Mapping[str, str] = os.environ) -> dic
     files["index"].write_text("".join(f"export {name}={shlex.quote(variables[name])}\n" for name in sorted(variables)))
     files["index"].chmod(0o600)
     return files
-
-
-def _of_uv(name: str) -> bool:
-    return name.startswith(("UV_INDEX", "UV_EXTRA_INDEX")) or name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS")
 
 
 def _pip_settings() -> dict[str, str]:

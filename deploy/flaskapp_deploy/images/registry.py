@@ -8,14 +8,8 @@ import requests
 from flaskapp_deploy.images.oci import INDEX
 
 SECONDS = 3
-MANIFESTS = ", ".join(
-    [
-        INDEX,
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    ]
-)
+DOCKER = "application/vnd.docker.distribution.manifest"
+MANIFESTS = f"{INDEX}, {DOCKER}.list.v2+json, application/vnd.oci.image.manifest.v1+json, {DOCKER}.v2+json"
 
 
 @cache

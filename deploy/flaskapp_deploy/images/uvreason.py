@@ -5,7 +5,7 @@ Written for the uv that the Dockerfile pins; `tests/deploy/images/uv` holds what
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flaskapp_deploy import logcause
 
@@ -20,25 +20,13 @@ ECHO = re.compile(r"(?i)error: (command|could not compile)")
 LONGEST = 400
 
 
-@dataclass(frozen=True)
+@dataclass
 class Failure:
-    """uv's last error: its headline, its chain of causes, what a package's build printed, and uv's hint."""
+    """uv's last error: its headline and chain of causes, what a package's build printed, and uv's hint."""
 
-    headline: str
-    causes: Sequence[str]
-    output: Sequence[str]
-    hint: str
-
-    @property
-    def requirement(self) -> str:
-        """The requirement that the headline quotes; empty where it quotes none."""
-        match = QUOTED.search(self.headline)
-        return match[1] if match else ""
-
-    @property
-    def text(self) -> str:
-        """The error with its causes, in one line."""
-        return _short(": ".join([self.headline, *self.causes]))
+    chain: list[str]
+    output: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 def reason(lines: Sequence[str]) -> str:
@@ -46,55 +34,53 @@ def reason(lines: Sequence[str]) -> str:
     failure = _parse(lines)
     if failure is None:
         return ""
-    last = failure.causes[-1] if failure.causes else failure.headline
+    (headline, *causes), last = failure.chain, failure.chain[-1]
+    match = QUOTED.search(headline)
+    requirement = match[1] if match else ""
     if "Git executable not found" in last:
         return (
-            f"{failure.requirement or _last(UPDATING, lines)}: the image build has no git\n"
+            f"{requirement or _last(UPDATING, lines)}: the image build has no git\n"
             "  name a release of the package, or the URL of its .tar.gz or wheel"
         )
     if last.startswith("Hash mismatch for "):
         expected, *_, computed = [match[1] for line in failure.output if (match := HASH.match(line))]
         return (
-            f"hash mismatch: {failure.requirement} is not what the requirements name:"
+            f"hash mismatch: {requirement} is not what the requirements name:"
             f" expected {expected[:12]}…, got {computed[:12]}…\n"
             "  write the hashes anew if you changed the version; otherwise find out who changed the package"
         )
-    chain = [failure.headline, *failure.causes]
-    if address := next((text for text in chain if text.startswith("Failed to fetch: ")), ""):
+    if address := next((text for text in failure.chain if text.startswith("Failed to fetch: ")), ""):
         return (
             f"the package index can't be reached: {address.removeprefix('Failed to fetch: ')}: {last}\n"
             "  check the network, and pip's settings on this machine: index, proxy, certificates"
         )
-    if failure.headline.startswith("Failed to build "):
-        return _build(failure, _last(INTERPRETER, lines), _last(ARCHITECTURE, lines))
-    if failure.headline.startswith("No solution found"):
-        return f"no versions satisfy the requirements: {_short(' '.join(failure.causes))}\n  correct these versions"
-    remedy = failure.hint or ("correct the requirements" if failure.causes or _last(ARCHITECTURE, lines) else "")
-    return f"{failure.text}\n  {remedy}" if remedy else failure.text
+    if headline.startswith("Failed to build "):
+        return _build(requirement, _why(failure), _last(INTERPRETER, lines), _last(ARCHITECTURE, lines))
+    if headline.startswith("No solution found"):
+        return f"no versions satisfy the requirements: {_short(' '.join(causes))}\n  correct these versions"
+    remedy = failure.hint or ("correct the requirements" if causes or _last(ARCHITECTURE, lines) else "")
+    return "\n  ".join([_short(": ".join(failure.chain)), *([remedy] if remedy else [])])
 
 
 def _parse(lines: Sequence[str]) -> Failure | None:
     starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if not starts:
         return None
-    causes: list[str] = []
-    output: list[str] = []
-    hint = ""
+    failure = Failure([lines[starts[-1]].removeprefix("error: ")])
     for line in lines[starts[-1] + 1 :]:
         if line.startswith("  cause: "):
-            causes.append(line.removeprefix("  cause: "))
+            failure.chain.append(line.removeprefix("  cause: "))
         elif line.startswith("hint: "):
-            hint = line.removeprefix("hint: ")
-        elif output or not line.strip():  # behind an empty line
-            output.append(line.strip() and line.removeprefix("         "))
-        elif causes and line.startswith("  "):
-            causes[-1] += f" {line.strip()}"
-    return Failure(lines[starts[-1]].removeprefix("error: "), causes, output, hint)
+            failure.hint = line.removeprefix("hint: ")
+        elif failure.output or not line.strip():  # behind an empty line
+            failure.output.append(line.strip() and line.removeprefix("         "))
+        elif failure.chain[1:] and line.startswith("  "):
+            failure.chain[-1] += f" {line.strip()}"
+    return failure
 
 
-def _build(failure: Failure, python: str, machine: str) -> str:
+def _build(requirement: str, why: str, python: str, machine: str) -> str:
     """Explain a package that uv built itself: it has no wheel, or is named by a directory or URL."""
-    requirement, why = failure.requirement, _why(failure)
     if "@ " in requirement or "/" in requirement:
         return f"{requirement} can't be built: {why}\n  correct that, or name a release that has a wheel"
     where = f"Python {python}" + (f" on {machine}" if machine else "")
@@ -111,7 +97,7 @@ def _why(failure: Failure) -> str:
     first = [line for line in errors if "fatal error" in line] + [line for line in errors if not ECHO.search(line)]
     if first:
         return _short(first[0])
-    return _short(logcause.exception(text) or (errors or failure.causes or [failure.headline])[-1])
+    return _short(logcause.exception(text) or (errors or failure.chain)[-1])
 
 
 def _last(pattern: "re.Pattern[str]", lines: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ CLUSTER = {
     "ip": "iproute2",
     "sysctl": "procps",
     "nsenter": "util-linux",
+    "slirp4netns": "slirp4netns",
     "socat": "socat",
 }
 IMAGES = {"runc": "runc", "git": "git"}

@@ -24,6 +24,7 @@ from flaskapp_deploy.shell import DeployError
 SECONDS = 60 * 60  # of a build, as infra/codebuild.yaml has it
 # Keys and what may stand there: a mapping (`*` is any key), a list of texts, a text, or ANY text.
 ANY = ""
+PARTS = ("commands", "finally")
 PHASE = {"on-failure": "ABORT", "commands": [ANY], "finally": [ANY]}
 FILES = {"base-directory": ANY, "files": [ANY]}
 PHASES = {"install": {**PHASE, "runtime-versions": {"*": ANY}}, "pre_build": PHASE, "build": PHASE, "post_build": PHASE}
@@ -64,7 +65,14 @@ class Build:
     def run(self) -> bool:
         """Run it whole; return whether it succeeded."""
         spec = load(self.source / self.file)
-        self.environment = {**os.environ, **self._own(), **self.variables, **self.secrets}
+        own = {
+            "CI": "true",
+            "CODEBUILD_BUILD_ARN": f"arn:aws:codebuild:local:000000000000:build/local:{uuid4()}",
+            "CODEBUILD_INITIATOR": os.environ.get("USER", "local"),
+            "CODEBUILD_SRC_DIR": str(self.source),
+            "CODEBUILD_START_TIME": str(int(time.time() * 1000)),
+        }
+        self.environment = {**os.environ, **own, **self.variables, **self.secrets}
         self.deadline = time.monotonic() + self.seconds
         shutil.rmtree(self.output, ignore_errors=True)
         self.output.mkdir(parents=True)
@@ -93,40 +101,22 @@ class Build:
         with (self.output / "build.log").open("a") as log:
             log.write(text + "\n")
 
-    def _own(self) -> dict[str, str]:
-        """CodeBuild's own variables."""
-        return {
-            "CI": "true",
-            "CODEBUILD_BUILD_ARN": f"arn:aws:codebuild:local:000000000000:build/local:{uuid4()}",
-            "CODEBUILD_INITIATOR": os.environ.get("USER", "local"),
-            "CODEBUILD_SRC_DIR": str(self.source),
-            "CODEBUILD_START_TIME": str(int(time.time() * 1000)),
-        }
-
     def _phases(self, phases: Mapping[str, Any]) -> dict[str, str]:
         """Run one phase after another; return how each ended that was entered."""
         ended = {}
         for name in PHASES:
-            ended[name] = self._phase(name, phases.get(name, {}))
+            phase = phases.get(name, {})
+            self.say(f"Entering phase {name.upper()}")
+            # The first command that fails ends its part, and `finally` runs in any case.
+            parts = [all(self._command(name, line) for line in phase.get(part, [])) for part in PARTS]
+            ended[name] = "SUCCEEDED" if all(parts) else "FAILED"
+            self.say(f"Phase complete: {name.upper()} State: {ended[name]}")
             # post_build follows a failed build, unless that says ABORT; nothing follows another phase that failed.
-            if ended[name] == "FAILED" and (name != "build" or "on-failure" in phases[name]):
+            if not all(parts) and (name != "build" or "on-failure" in phase):
                 break
         return ended
 
-    def _phase(self, name: str, phase: Mapping[str, Any]) -> str:
-        """Run the commands up to the first that fails, then those of `finally` in the same way."""
-        self.say(f"Entering phase {name.upper()}")
-        status = "SUCCEEDED"
-        for part in ("commands", "finally"):
-            for line in phase.get(part, []):
-                if code := self._command(name, line):
-                    self.say(f"the command ended with {code}")
-                    status, self.succeeding = "FAILED", False
-                    break
-        self.say(f"Phase complete: {name.upper()} State: {status}")
-        return status
-
-    def _command(self, phase: str, line: str) -> int:
+    def _command(self, phase: str, line: str) -> bool:
         self.say(f"Running command {line}")
         started = time.monotonic()
         process = self._bash(COMMAND, str(int(self.succeeding)), line)
@@ -140,7 +130,10 @@ class Build:
             process.communicate()
         seconds = round(time.monotonic() - started, 1)
         self.commands.append({"phase": phase, "command": line, "code": code, "seconds": seconds})
-        return code
+        if code:
+            self.say(f"the command ended with {code}")
+            self.succeeding = False
+        return not code
 
     def _bash(self, script: str, *arguments: str) -> "subprocess.Popen[str]":
         limit = max(1, self.deadline - time.monotonic())  # 0 would be none
@@ -154,15 +147,14 @@ class Build:
         """Count reports and copy artifacts, whatever came before; missing artifacts fail the build."""
         for name, report in spec.get("reports", {}).items():
             self.say(f"report {name}: {len(self._files(report))} files")
-        if "artifacts" not in spec:
-            return
-        base, target = self.source / spec["artifacts"].get("base-directory", ""), self.output / "artifacts"
-        copies = {path: target / path.relative_to(base) for path in self._files(spec["artifacts"])}
-        for path, copy in copies.items():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        self.say(f"artifacts: {len(copies)} files")
-        self.succeeding = self.succeeding and bool(copies)
+        if artifacts := spec.get("artifacts"):
+            files = self._files(artifacts)
+            for file in files:
+                copy = self.output / "artifacts" / file.relative_to(self.source / artifacts.get("base-directory", ""))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            self.say(f"artifacts: {len(files)} files")
+            self.succeeding &= bool(files)
 
     def _files(self, block: Mapping[str, Any]) -> list[Path]:
         base = self.source / block.get("base-directory", "")
@@ -170,11 +162,7 @@ class Build:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a buildspec.
-
-    Raises:
-        DeployError: it is not there, is no YAML, or has what this loop does not do, with its line.
-    """
+    """Read a buildspec; refuse what this loop does not do, with its line."""
     try:
         text = path.read_text()
         _check(path.name, yaml.compose(text, yaml.SafeLoader), SHAPE)
@@ -187,7 +175,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def lines(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(phase, command) of every command of a buildspec."""
-    parts = [(name, phase.get(part, [])) for name, phase in spec["phases"].items() for part in ("commands", "finally")]
+    parts = [(name, phase.get(part, [])) for name, phase in spec["phases"].items() for part in PARTS]
     return [(name, line) for name, part in parts for line in part]
 
 

@@ -12,35 +12,24 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import urllib3
-from flask import Flask, Request, Response, request
+from flask import Flask, Response, request
 
 from flaskapp_deploy.images.oci import INDEX
 
 ACCOUNT = "123456789012"
 PATHS = re.compile(r"/v2/(?P<name>.+?)/(?P<kind>manifests|blobs|tags|referrers)/(?P<rest>.*)")
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-# These belong to one connection, so they end here.
-CONNECTION_HEADERS = {"connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+# These belong to one connection, and the login to this registry.
+NOT_PASSED = {"authorization", "connection", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 
 
-@dataclass(frozen=True)
 class RefusalError(Exception):
-    """An answer in the shape of the distribution specification's errors."""
-
-    status: int
-    code: str
-    message: str
-
-    def response(self) -> Response:
-        """Make the answer."""
-        body = json.dumps({"errors": [{"code": self.code, "message": self.message}]})
-        return Response(body, self.status, content_type="application/json; charset=utf-8")
+    """An answer in the shape of the distribution specification's errors: status, code and message."""
 
 
 def create_app(upstream: str, home: str) -> Flask:
@@ -52,12 +41,14 @@ def create_app(upstream: str, home: str) -> Flask:
 
     @app.errorhandler(RefusalError)
     def refused(error: RefusalError) -> Response:
-        return error.response()
+        status, code, message = error.args
+        body = json.dumps({"errors": [{"code": code, "message": message}]})
+        return Response(body, status, content_type="application/json; charset=utf-8")
 
     @app.before_request
     def authenticate() -> Response | None:
         login = request.authorization
-        tokens = _read(state / "tokens.json")
+        tokens = _read(state / "tokens.json", {})
         if login is None or login.username != "AWS" or login.password not in tokens:
             challenge = f'Basic realm="https://{request.host}/",service="ecr.amazonaws.com"'
             return Response("Not Authorized", 401, {"WWW-Authenticate": challenge})
@@ -75,96 +66,82 @@ def create_app(upstream: str, home: str) -> Flask:
         if match is None:
             raise RefusalError(404, "UNSUPPORTED", "The operation is not supported by ECR's registry API.")
         name, kind, rest = match["name"], match["kind"], match["rest"]
-        movable = _read(state / "repositories.json").get(name)
+        movable = _read(state / "repositories.json", {}).get(name)
         if movable is None:
             message = f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
             raise RefusalError(404, "NAME_UNKNOWN", message)
         if kind == "referrers":
-            return _referrers(state, name, rest, request.args.get("artifactType", ""))
+            return _referrers(_referrers_path(state, name, rest))
         if request.method == "DELETE" and kind == "manifests":
             raise RefusalError(405, "UNSUPPORTED", "Images are deleted by ECR's own API.")
         if kind == "manifests" and ":" not in rest and not TAG.fullmatch(rest):
             raise RefusalError(400, "TAG_INVALID", f"Invalid parameter at 'imageTag': '{rest}' is not a tag")
         if request.method != "PUT" or kind != "manifests":
-            return _forward(pool, request)
+            return _forward(pool, request.stream)
+        content = request.get_data()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         with tagging:
             if ":" not in rest and not any(fnmatchcase(rest, pattern) for pattern in movable):
-                _refuse_to_move(pool, request, name, rest)
-            answer = _forward(pool, request)
-            if answer.status_code == 201 and (subject := _refer(state, name, request)):
+                headers = {"Accept": request.content_type or "*/*"}
+                tagged = pool.request("HEAD", request.path, headers=headers).headers.get("Docker-Content-Digest")
+                if tagged not in (None, digest):  # ImageTagAlreadyExistsException
+                    where = f"The image tag '{rest}' already exists in the '{name}' repository"
+                    message = f"{where} and cannot be overwritten because the tag is immutable."
+                    raise RefusalError(400, "TAG_INVALID", message)
+            answer = _forward(pool, content)
+            manifest = json.loads(content) if answer.status_code == 201 else {}
+            if subject := manifest.get("subject", {}).get("digest"):
+                _refer(_referrers_path(state, name, subject), manifest, digest, len(content))
                 answer.headers["OCI-Subject"] = subject
             return answer
 
     return app
 
 
-def _refer(state: Path, name: str, put: Request) -> str:
-    """Remember what a manifest with a subject refers to; return the subject's digest, or nothing."""
-    manifest, content = put.get_json(force=True), put.get_data(cache=True)
-    subject = str(manifest.get("subject", {}).get("digest", ""))
-    if not subject:
-        return ""
+def _refer(path: Path, manifest: Mapping[str, Any], digest: str, size: int) -> None:
+    """Remember a manifest among those that refer to its subject."""
     described = {
-        "mediaType": put.content_type,
-        "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
-        "size": len(content),
+        "mediaType": request.content_type,
+        "digest": digest,
+        "size": size,
         "artifactType": manifest.get("artifactType") or manifest.get("config", {}).get("mediaType", ""),
         "annotations": manifest.get("annotations", {}),
     }
-    path = _referrers_path(state, name, subject)
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([item for item in document if item["digest"] != described["digest"]] + [described]))
-    return subject
+    others = [item for item in _read(path, []) if item["digest"] != digest]
+    path.write_text(json.dumps([*others, described]))
 
 
-def _referrers(state: Path, name: str, subject: str, artifact_type: str) -> Response:
+def _referrers(path: Path) -> Response:
     """The index of what refers to a manifest, by the distribution specification's referrers API."""
-    path = _referrers_path(state, name, subject)
-    document = json.loads(path.read_text()) if path.exists() else []
-    manifests = [item for item in document if artifact_type in ("", item["artifactType"])]
+    wanted = request.args.get("artifactType", "")
+    manifests = [item for item in _read(path, []) if wanted in ("", item["artifactType"])]
     body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
-    return Response(body, content_type=INDEX, headers={"OCI-Filters-Applied": "artifactType"} if artifact_type else {})
+    return Response(body, content_type=INDEX, headers={"OCI-Filters-Applied": "artifactType"} if wanted else {})
 
 
 def _referrers_path(state: Path, name: str, subject: str) -> Path:
     return state / "referrers" / name / f"{subject.partition(':')[2]}.json"
 
 
-def _refuse_to_move(pool: urllib3.HTTPConnectionPool, put: Request, name: str, tag: str) -> None:
-    """Raise what ECR calls ImageTagAlreadyExistsException, unless the tag already names just this manifest."""
-    headers = {"Accept": put.content_type or "*/*"}
-    tagged = pool.request("HEAD", put.path, headers=headers).headers.get("Docker-Content-Digest")
-    # Reads the whole manifest: the registry gets the copy that werkzeug keeps.
-    if tagged in (None, f"sha256:{hashlib.sha256(put.get_data(cache=True)).hexdigest()}"):
-        return
-    where = f"The image tag '{tag}' already exists in the '{name}' repository"
-    raise RefusalError(400, "TAG_INVALID", f"{where} and cannot be overwritten because the tag is immutable.")
-
-
-def _forward(pool: urllib3.HTTPConnectionPool, taken: Request) -> Response:
+def _forward(pool: urllib3.HTTPConnectionPool, body: bytes | IO[bytes]) -> Response:
     """Ask the registry the same, passing bodies on as they come."""
-    target = taken.full_path if taken.query_string else taken.path
-    manifest = taken.method == "PUT" and "/manifests/" in taken.path
     answer = pool.urlopen(
-        taken.method,
-        target,
-        body=taken.get_data(cache=True) if manifest else taken.stream,
-        headers=_passed(dict(taken.headers)),
+        request.method,
+        request.full_path if request.query_string else request.path,
+        body=body,
+        headers=_passed(dict(request.headers)),
         redirect=False,
         preload_content=False,
         decode_content=False,
     )
-    headers = _passed(answer.headers)
-    body = answer.stream(2**20, decode_content=False) if taken.method != "HEAD" else None
-    return Response(body, answer.status, headers, direct_passthrough=True)
+    stream = answer.stream(2**20, decode_content=False) if request.method != "HEAD" else None
+    return Response(stream, answer.status, _passed(answer.headers), direct_passthrough=True)
 
 
 def _passed(headers: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in headers.items() if name.lower() not in {*CONNECTION_HEADERS, "authorization"}
-    }
+    return {name: value for name, value in headers.items() if name.lower() not in NOT_PASSED}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text()))
+def _read(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else default

@@ -1,19 +1,11 @@
-"""Amazon ECR's stand-in on this machine: CNCF Distribution, with ECR's rules in front, over TLS.
+"""Amazon ECR's stand-in on this machine: CNCF Distribution, with ECR's rules in front, over TLS."""
 
-python -m flaskapp_deploy.rehearsal.registry --repository flaskapp --repository charts/flaskapp
-
-prints a login line and the certificates to trust, and serves until it is interrupted.
-"""
-
-import base64
 import json
 import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +13,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import click
 import yaml
 
 from flaskapp_deploy import programs, shell
@@ -58,27 +49,17 @@ class Registry:
         self._change("tokens.json", token, time.time() + seconds)
         return token
 
-    def docker_config(self, directory: Path, seconds: float = TOKEN_LIFE) -> Path:
-        """Write a login into `directory`, for DOCKER_CONFIG."""
-        login = base64.b64encode(f"AWS:{self.token(seconds)}".encode()).decode()
-        content = json.dumps({"auths": {self.address: {"auth": login}}})
-        shell.write_atomic(directory / "config.json", content, 0o600)
-        return directory
-
     def _change(self, name: str, key: str, value: object) -> None:
         path = self.home / name
         with shell.locked(self.home / "lock", f"waiting for another change of {path}"):
-            content = json.loads(path.read_text()) | {key: value}
-            shell.write_atomic(path, json.dumps(content), 0o600)
+            content = json.loads(path.read_text()) if path.exists() else {}
+            shell.write_atomic(path, json.dumps(content | {key: value}), 0o600)
 
 
 @contextmanager
 def serve(home: Path, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Registry]:
     """Run a registry that keeps everything in `home`; `port` 0 takes a free one. It ends with this process."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("repositories.json", "tokens.json"):
-        if not (home / name).exists():
-            (home / name).write_text("{}")
     authority = Authority(home / "pki", "registry")
     certificate, key = authority.issue("server", "registry", addresses=["localhost", IPv4Address(host)])
     others = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
@@ -119,30 +100,11 @@ def _process(command: Sequence[str], log: Path, ready: str) -> Iterator[str]:
             line, stdout=output, stderr=output, env=environment, cwd=log.parent, start_new_session=True
         )
 
-    def address() -> re.Match[str] | None:
-        return re.search(ready, log.read_text(errors="replace"))
+    def addresses() -> list[str]:
+        return re.findall(ready, log.read_text(errors="replace"))
 
     try:
-        shell.wait_until(lambda: bool(address()), SECONDS, "the registry", [log], lambda: process.poll() is None)
-        match = address()
-        assert match
-        yield match[1]
+        shell.wait_until(lambda: bool(addresses()), SECONDS, "the registry", [log], lambda: process.poll() is None)
+        yield addresses()[0]
     finally:
         shell.stop(process)
-
-
-@click.command()
-@click.option("--repository", "names", multiple=True, metavar="NAME", help="Create it; can be given again.")
-def main(names: tuple[str, ...]) -> None:
-    """Serve ECR's stand-in until it is interrupted; it keeps nothing."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="flaskapp-registry-") as home, serve(Path(home)) as registry:
-        for name in names:
-            registry.create(name)
-        print(f"export SSL_CERT_FILE={registry.certificates}")
-        print(f"helm registry login {registry.address} --username AWS --password {registry.token()}", flush=True)
-        signal.pause()
-
-
-if __name__ == "__main__":
-    main()

@@ -58,11 +58,7 @@ class Cloud:
 
 
 def run(config: ReleaseConfig, instance: str) -> None:
-    """Make what AWS would have, then run the buildspec on the last commit.
-
-    Raises:
-        DeployError: there are uncommitted changes, or the build did not succeed.
-    """
+    """Make what AWS would have, then run the buildspec on the last commit; fail where that does not succeed."""
     if git(ROOT, "status", "--porcelain"):
         raise DeployError("there are uncommitted changes, and the pipeline releases commits: commit them first")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs, too
@@ -109,28 +105,23 @@ def make_cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
         # CodeBuild's image has one.
         (home / "bin/kubectl").symlink_to(programs.binaries("kubernetes") / "kubectl")
         ledger, token = _ledger(config, admin, instance)
-        variables = _variables(config, served, home) | {
+        # What infra/codebuild.yaml gives a build, and files of its own in place of this machine's.
+        variables = {
+            "AWS_REGION": REGION,
+            "REGISTRY": served.address,
+            "IMAGE_REPOSITORY": config.name,
+            "CHART_REPOSITORY": f"charts/{config.name}",
+            "CLUSTER_NAME": "local",
             "COSIGN_KEY": str(signing / "cosign.key"),
             "LEDGER_URL": ledger,
+            "DOCKER_CONFIG": str(home / "docker"),
+            "KUBECONFIG": str(home / "kubeconfig"),
+            "SSL_CERT_FILE": str(served.certificates),
+            "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         }
         # On AWS the key is in KMS, and has no password.
         secrets = {"LEDGER_TOKEN": token, "COSIGN_PASSWORD": (signing / "password").read_text()}
         yield Cloud(config, served, releaser, variables, secrets)
-
-
-def _variables(config: ReleaseConfig, served: Registry, home: Path) -> dict[str, str]:
-    """What infra/codebuild.yaml gives a build, and files of its own in place of this machine's."""
-    return {
-        "AWS_REGION": REGION,
-        "REGISTRY": served.address,
-        "IMAGE_REPOSITORY": config.name,
-        "CHART_REPOSITORY": f"charts/{config.name}",
-        "CLUSTER_NAME": "local",
-        "DOCKER_CONFIG": str(home / "docker"),
-        "KUBECONFIG": str(home / "kubeconfig"),
-        "SSL_CERT_FILE": str(served.certificates),
-        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
-    }
 
 
 def install_aws(folder: Path, **answers: str) -> None:

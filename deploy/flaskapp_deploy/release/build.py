@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import os
 import shutil
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from flaskapp_deploy import shell
 from flaskapp_deploy.images import buildkit
 from flaskapp_deploy.images.image import build_image
 from flaskapp_deploy.images.oci import INDEX, Layout
 from flaskapp_deploy.release import chart, cosign, registryclient, smoke, state
 from flaskapp_deploy.release.config import ReleaseConfig
-from flaskapp_deploy.release.state import Base, Image, PlatformImage, ReleaseState
+from flaskapp_deploy.release.state import Base, Image, ReleaseState
 from flaskapp_deploy.shell import DeployError, say
 
 # The nodes' first: t4g is arm64.
@@ -42,13 +41,11 @@ def build(config: ReleaseConfig, to_push: bool = True) -> None:
     digest = _join()
     if published and digest != published:
         raise DeployError(f"{tagged} is no index of {' and '.join(PLATFORMS)}: it was not pushed by this pipeline")
-    platforms = {
-        platform: PlatformImage(layout.digest, sum(int(layer["size"]) for layer in layout.layers))
-        for platform, layout in layouts().items()
-    }
-    image = Image(repository, release.version, digest, f"{repository}@{digest}", platforms, bases)
+    images = layouts()
+    digests = {platform: layout.digest for platform, layout in images.items()}
+    image = Image(repository, digest, digests, bases)
     manifests = chart.render(config, chart.prepare(config, release, image, state.FOLDER / "chart"))
-    for platform, layout in layouts().items():
+    for platform, layout in images.items():
         say(smoke.test(layout, platform, manifests))
     state.save(replace(release, build=image))
 
@@ -68,11 +65,7 @@ def _folder(platform: str) -> Path:
 
 
 def _build(config: ReleaseConfig, release: ReleaseState) -> tuple[Base, ...]:
-    labels = {
-        f"{LABELS}.revision": release.commit,
-        f"{LABELS}.version": release.version,
-        f"{LABELS}.source": release.source,
-    }
+    labels = {"revision": release.commit, "version": release.version, "source": release.source}
     bases = []
     with buildkit.daemon() as builder:
         for platform in PLATFORMS:
@@ -81,7 +74,7 @@ def _build(config: ReleaseConfig, release: ReleaseState) -> tuple[Base, ...]:
                 config.application,
                 name=config.name,
                 platform=platform,
-                labels=labels,
+                labels={f"{LABELS}.{name}": value for name, value in labels.items()},
                 layout=folder,
                 output=folder.with_suffix(".tar"),
                 builder=builder,
@@ -96,35 +89,28 @@ def _build(config: ReleaseConfig, release: ReleaseState) -> tuple[Base, ...]:
 
 def _pull(reference: str) -> tuple[Base, ...]:
     """Take the images from the registry; return what they say about their bases."""
+    bases = []
     for platform in PLATFORMS:
-        registryclient.crane("pull", "--format=oci", f"--platform={platform}", reference, str(_folder(platform)))
-    labels = {platform: layout.config["config"].get("Labels", {}) for platform, layout in layouts().items()}
-    return tuple(
-        Base(each.get(f"{LABELS}.base.name", ""), each.get(f"{LABELS}.base.digest", ""), platform)
-        for platform, each in labels.items()
-    )
+        folder = _folder(platform)
+        registryclient.crane("pull", "--format=oci", f"--platform={platform}", reference, str(folder))
+        labels = Layout.read(folder).config["config"].get("Labels", {})
+        bases.append(Base(labels.get(f"{LABELS}.base.name", ""), labels.get(f"{LABELS}.base.digest", ""), platform))
+    return tuple(bases)
 
 
 def _join() -> str:
-    """Join the platforms' layouts into one at build/release/image; return its digest. Blobs are linked, not copied."""
+    """Join the platforms' layouts into one at build/release/image, blobs linked; return the digest of its index."""
     target = state.FOLDER / "image"
     shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
     manifests = []
     for platform, layout in layouts().items():
-        shutil.copytree(layout.path / "blobs", target / "blobs", copy_function=_link, dirs_exist_ok=True)
+        shell.run("cp", "--recursive", "--link", "--force", layout.path / "blobs", target)
         system, _, machine = platform.partition("/")
         size, media_type = layout.blob(layout.digest).stat().st_size, layout.manifest["mediaType"]
         described = {"mediaType": media_type, "digest": layout.digest, "size": size}
         manifests.append(described | {"platform": {"architecture": machine, "os": system}})
-    content = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
-    digest = hashlib.sha256(content).hexdigest()
-    (target / "blobs/sha256" / digest).write_bytes(content)
-    top = {"mediaType": INDEX, "digest": f"sha256:{digest}", "size": len(content)}
-    (target / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
+    (target / "index.json").write_bytes(index)
     (target / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return f"sha256:{digest}"
-
-
-def _link(source: str, target: str) -> None:
-    with suppress(FileExistsError):  # both platforms have the layers of code
-        os.link(source, target)
+    return f"sha256:{hashlib.sha256(index).hexdigest()}"

@@ -11,11 +11,7 @@ from flaskapp_deploy.shell import DeployError, say
 
 
 def run(config: ReleaseConfig) -> None:
-    """Run the checks one after another, their output shown as it comes.
-
-    Raises:
-        DeployError: one did not end with 0; those after it are not run.
-    """
+    """Run the checks one after another, their output shown as it comes; the first that fails ends them."""
     # Without the logins and tokens of the release: a check runs what a commit brings.
     environment = {key: value for key, value in os.environ.items() if key not in {"LEDGER_TOKEN", "COSIGN_PASSWORD"}}
     with tempfile.TemporaryDirectory(prefix="flaskapp-check-") as empty:

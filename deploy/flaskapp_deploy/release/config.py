@@ -34,17 +34,12 @@ class ReleaseConfig(checked.Part):
         """Return the same steps for another directory, named after it."""
         name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
         if not NAME.fullmatch(name):
-            raise DeployError(
-                f"the directory's name {application.resolve().name!r} can't name a release; choose one with NAME=web"
-            )
+            directory = application.resolve().name
+            raise DeployError(f"the directory's name {directory!r} can't name a release; choose one with NAME=web")
         return replace(self, application=application, name=name, namespace=name)
 
     def with_name(self, name: str) -> "ReleaseConfig":
-        """Return the same release under another name, in a namespace of that name.
-
-        Raises:
-            DeployError: Kubernetes allows no Service of that name.
-        """
+        """Return the same release under another name, that Kubernetes allows, in a namespace of that name."""
         if not NAME.fullmatch(name):
             raise DeployError(
                 f"NAME={name!r} can't name a release; use up to 40 of a-z, 0-9 and -, beginning with a letter"
@@ -64,11 +59,7 @@ def project() -> ReleaseConfig:
 
 
 def load(path: Path = FILE) -> ReleaseConfig:
-    """Read release.toml.
-
-    Raises:
-        DeployError: it lacks a key, has an unknown one, or names a file that isn't there.
-    """
+    """Read release.toml; refuse one that lacks a key, has an unknown one, or names a file that isn't there."""
     if not path.exists():
         raise DeployError(f"there is no {path.name} in {path.parent}, which says what to release")
     try:

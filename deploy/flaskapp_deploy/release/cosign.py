@@ -5,7 +5,6 @@ COSIGN_KEY names the key: `awskms:///alias/…`, or a file whose password is in 
 """
 
 import json
-import subprocess
 from base64 import b64decode
 from pathlib import Path
 
@@ -39,20 +38,12 @@ def attest(reference: str, kind: str, predicate: Path) -> None:
 
 
 def verify(reference: str, public_key: str) -> None:
-    """Fail unless what a digest names is signed by the key.
-
-    Raises:
-        SignatureError: it is not.
-    """
+    """Fail (SignatureError) unless what a digest names is signed by the key."""
     _ask("verify", reference, public_key)
 
 
 def read_statements(reference: str, kind: str, public_key: str) -> list[str]:
-    """Return the predicates (JSON) of the attestations by the key that a digest carries: at least one.
-
-    Raises:
-        SignatureError: there is none.
-    """
+    """Return the predicates (JSON) of the attestations by the key that a digest carries; fail if there is none."""
     output = _ask("verify-attestation", reference, public_key, "--type", kind)
     envelopes = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return [json.dumps(json.loads(b64decode(envelope["payload"]))["predicate"]) for envelope in envelopes]
@@ -63,7 +54,7 @@ def write_public_key(folder: Path) -> str:
     target = str(folder / "cosign.pub")
     result = registryclient.run("cosign", "public-key", "--key", read_key(), "--outfile", target, check=False)
     if result.returncode:
-        raise DeployError(f"COSIGN_KEY {read_key()} can't be used: {_error(result)}")
+        raise DeployError(f"COSIGN_KEY {read_key()} can't be used: {shell.reason(result)}")
     return target
 
 
@@ -83,13 +74,7 @@ def _ask(command: str, reference: str, public_key: str, *options: str) -> str:
     result = registryclient.run("cosign", *line, check=False)
     if result.returncode and any(words in result.stderr for words in UNSIGNED):
         what = "no attestation" if options else "no signature"
-        raise SignatureError(f"{reference} carries {what} by {public_key}: {_error(result)}")
+        raise SignatureError(f"{reference} carries {what} by {public_key}: {shell.reason(result)}")
     if result.returncode:
         raise registryclient.refusal(f"cosign {command}", result.stderr)
     return result.stdout
-
-
-def _error(result: "subprocess.CompletedProcess[str]") -> str:
-    """Its own error: it may print warnings after it."""
-    errors = [line.removeprefix("Error: ") for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    return errors[-1] if errors else shell.reason(result)

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from flaskapp_deploy.release import chart, cosign, registryclient, state
 from flaskapp_deploy.release.config import ReleaseConfig
-from flaskapp_deploy.release.state import Chart
+from flaskapp_deploy.release.state import Artifact
 from flaskapp_deploy.shell import DeployError, say
 
 
 def package(config: ReleaseConfig) -> None:
-    """Package and push the chart, pull it back by its digest, and compare both.
-
-    Raises:
-        DeployError: the repository isn't the chart's, or its version holds another content.
-    """
+    """Package and push the chart, pull it back by its digest, and fail where its version holds another content."""
     release = state.load()
     image = state.require("push", release.image)
     address = read_address(config)
@@ -27,11 +23,15 @@ def package(config: ReleaseConfig) -> None:
     if digest := registryclient.find_digest(tagged):
         say(f"{tagged} is there already ({digest[:19]}…): nothing is pushed")
     else:
-        _helm("push", str(archive), f"oci://{address.rpartition('/')[0]}")
+        helm("push", str(archive), f"oci://{address.rpartition('/')[0]}")
         digest = registryclient.find_digest(tagged)
         say(f"pushed {tagged} ({digest})")
-    reference = f"{address}@{digest}"
-    pulled = pull(reference, state.FOLDER / "pulled")
+    artifact = Artifact(address, digest)
+    folder = state.FOLDER / "pulled"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    helm("pull", f"oci://{artifact.reference}", "--destination", str(folder))
+    [pulled] = folder.glob("*.tgz")
     rendered = chart.render(config, pulled)
     (state.FOLDER / "rendered.yaml").write_text(rendered)
     if pulled.read_bytes() != archive.read_bytes():
@@ -41,8 +41,16 @@ def package(config: ReleaseConfig) -> None:
             f"{tagged} is not this commit's chart (build/release/difference.diff): raise the version in Chart.yaml"
         )
     say("the chart that was pulled back by its digest is this commit's, byte by byte")
-    _sign(reference)
-    state.save(replace(release, chart=Chart(config.name, release.chart_version, digest, reference)))
+    _sign(artifact.reference)
+    state.save(replace(release, chart=artifact))
+
+
+def preflight(config: ReleaseConfig) -> None:
+    """Fail where `push` or `package` would: a setting, the login, a repository that isn't there."""
+    addresses = [registryclient.read_repository("IMAGE_REPOSITORY"), read_address(config)]
+    cosign.read_key()
+    for address in addresses:
+        registryclient.find_digest(f"{address}:{state.load().version}")
 
 
 def read_address(config: ReleaseConfig) -> str:
@@ -55,18 +63,14 @@ def read_address(config: ReleaseConfig) -> str:
     return address
 
 
-def pull(reference: str, folder: Path) -> Path:
-    """Pull a chart by its digest into `folder`, made anew; return the archive."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _helm("pull", f"oci://{reference}", "--destination", str(folder))
-    [archive] = folder.glob("*.tgz")
-    return archive
-
-
 def login() -> str:
     """Return the file that holds the login of crane and cosign, for helm."""
     return str(Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json")
+
+
+def helm(*arguments: str) -> str:
+    """Run helm with that login; return what it printed."""
+    return registryclient.run("helm", *arguments, "--registry-config", login()).stdout
 
 
 def _sign(reference: str) -> None:
@@ -77,7 +81,3 @@ def _sign(reference: str) -> None:
     except cosign.SignatureError:
         cosign.sign(reference)
         cosign.attest(reference, cosign.PROVENANCE, state.FOLDER / "provenance.json")
-
-
-def _helm(*arguments: str) -> None:
-    registryclient.run("helm", *arguments, "--registry-config", login())

@@ -12,10 +12,10 @@ from flaskapp_deploy.shell import DeployError, say
 def push() -> None:
     """Push the index of build/release/image, sign it, attach SBOMs and provenance, and name it by its version."""
     release = state.load()
-    image, scan = state.require("build", release.build), state.require("scan", release.scan)
-    tagged = f"{image.repository}:{image.tag}"
+    image, scanned = state.require("build", release.build), state.require("scan", release.scan)
+    tagged = f"{image.repository}:{release.version}"
     statement = state.FOLDER / "provenance.json"
-    statement.write_text(provenance.predicate(release, image, scan))
+    statement.write_text(provenance.predicate(release, image, scanned))
     published = registryclient.find_digest(tagged)
     if published and published != image.digest:
         raise DeployError(f"{tagged} names another image, and tags are immutable: raise the version in Chart.yaml")
@@ -25,8 +25,8 @@ def push() -> None:
         new = registryclient.push(state.FOLDER / "image", image.reference)
         cosign.sign(image.reference)
         cosign.attest(image.reference, cosign.PROVENANCE, statement)
-        for platform, built in image.platforms.items():
-            cosign.attest(f"{image.repository}@{built.digest}", cosign.SBOM, build.sbom(platform))
-        registryclient.crane("tag", image.reference, image.tag)
+        for platform, digest in image.platforms.items():
+            cosign.attest(f"{image.repository}@{digest}", cosign.SBOM, build.sbom(platform))
+        registryclient.crane("tag", image.reference, release.version)
         say(f"pushed {tagged} ({image.digest}, {new / 1024:.0f} KiB new), signed, with SBOMs and provenance")
     state.save(replace(release, image=image))

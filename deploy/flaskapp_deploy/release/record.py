@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import requests
-import yaml
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -37,18 +36,19 @@ def record(config: ReleaseConfig, cluster: Cluster) -> None:
     if not url:
         say("record: LEDGER_URL is not set, so nothing is reported")
         return
-    reports = pending_records(config, cluster) | {key(release, release.outcome): report(config, release)}
-    pending, refused = send(url, reports)
+    # One for each attempt, and a key of a ConfigMap, so without `:`.
+    key = f"{release.commit[:12]}-{release.outcome.started_at}".replace(":", "").replace("+", "-")
+    pending = send(url, pending_records(config, cluster) | {key: report(config, release, release.outcome)})
     keep(config, cluster, pending)
-    state.save(replace(release, pending_records=tuple(pending.values()), refused=tuple(refused)))
-    sent = len(reports) - len(pending) - len(refused)
-    say(f"record: {sent} sent" + (f", {len(pending)} kept for the next release" if pending else ""))
+    state.save(replace(release, pending_records=tuple(pending.values())))
+    if pending:
+        say(f"record: {len(pending)} kept for the next release")
 
 
-def report(config: ReleaseConfig, release: ReleaseState) -> str:
+def report(config: ReleaseConfig, release: ReleaseState, outcome: Outcome) -> str:
     """Return the body (JSON) of a POST to /api/v1/deployments."""
-    outcome = state.require("release", release.outcome)
-    ended = outcome.status != "started"
+    if outcome.status == "started":  # a build that was stopped during its release
+        outcome = replace(outcome, status="failed", finished_at=now())
     body = {
         "service": config.name,
         "environment": outcome.environment,
@@ -56,25 +56,19 @@ def report(config: ReleaseConfig, release: ReleaseState) -> str:
         "commit": release.commit,
         "committed_at": release.committed_at,
         "digest": state.require("push", release.image).digest,
-        "chart_version": state.require("package", release.chart).version,
-        # A build that was stopped during its release.
-        "status": outcome.status if ended else "failed",
+        "chart_version": release.chart_version,
+        "status": outcome.status,
         "started_at": outcome.started_at,
-        "finished_at": outcome.finished_at if ended else now(),
+        "finished_at": outcome.finished_at,
         "actor": os.environ.get("CODEBUILD_INITIATOR") or "pipeline",
         "link": os.environ.get("CODEBUILD_BUILD_URL") or None,
     }
     return json.dumps({name: value for name, value in body.items() if value is not None}, sort_keys=True)
 
 
-def key(release: ReleaseState, outcome: Outcome) -> str:
-    """Return the Idempotency-Key: one for each attempt. Also a key of a ConfigMap, so without `:`."""
-    return f"{release.commit[:12]}-{outcome.started_at}".replace(":", "").replace("+", "-")
-
-
-def send(url: str, reports: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """POST each report, oldest first; return those that could not be sent, and the answers to those refused."""
-    pending, refused = dict(reports), []
+def send(url: str, reports: Mapping[str, str]) -> dict[str, str]:
+    """POST each report, oldest first, with its Idempotency-Key; return those that can be sent later."""
+    pending = dict(reports)
     with requests.Session() as session:
         retries = Retry(total=3, backoff_factor=0.5, status_forcelist=[429, 502, 503, 504], allowed_methods=None)
         for scheme in ("http://", "https://"):
@@ -83,20 +77,17 @@ def send(url: str, reports: Mapping[str, str]) -> tuple[dict[str, str], list[str
         if token := os.environ.get("LEDGER_TOKEN"):
             session.headers["Authorization"] = f"Bearer {token}"
         for name, body in reports.items():
+            headers = {"Idempotency-Key": name}
             try:
-                answer = session.post(
-                    f"{url}/api/v1/deployments", body, headers={"Idempotency-Key": name}, timeout=SECONDS
-                )
+                answer = session.post(f"{url}/api/v1/deployments", body, headers=headers, timeout=SECONDS)
             except requests.RequestException as error:
                 say(f"record: the ledger at {url} does not answer: {_reason(error)}")
                 break
             if answer.ok or answer.status_code in REFUSED:
                 del pending[name]
-            if not answer.ok:
-                say(f"record: the ledger at {url} answered {answer.status_code}: {answer.text[:300]}")
-            if answer.status_code in REFUSED:
-                refused.append(answer.text[:300])
-    return pending, refused
+            problem = "" if answer.ok else f": {answer.text[:300]}"
+            say(f"record: the ledger at {url} answered {answer.status_code}{problem}")
+    return pending
 
 
 def pending_records(config: ReleaseConfig, cluster: Cluster) -> dict[str, str]:
@@ -115,7 +106,7 @@ def keep(config: ReleaseConfig, cluster: Cluster, pending: Mapping[str, str]) ->
         metadata = {"name": _name(config), "labels": {"app.kubernetes.io/managed-by": "pipeline"}}
         data = dict(list(pending.items())[-MOST:])
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-        cluster.kubectl("apply", "--server-side", "--field-manager=pipeline", "-f", "-", stdin=yaml.safe_dump(body))
+        cluster.kubectl("apply", "--server-side", "--field-manager=pipeline", "-f", "-", stdin=json.dumps(body))
     except DeployError as error:
         say(f"record: kept in release.json alone: {error}")
 

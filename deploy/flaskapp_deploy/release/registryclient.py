@@ -1,5 +1,6 @@
 """The programs that talk to a registry, and what registries refuse, in one line with the way out."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -42,11 +43,7 @@ def read_setting(name: str, what: str) -> str:
 
 
 def run(name: str, *arguments: str, check: bool = True, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run crane, cosign or helm: the pinned one, an image for builds may bring another.
-
-    Raises:
-        DeployError: it failed, and `check` is on; the message says why and what to do.
-    """
+    """Run crane, cosign or helm: the pinned one, an image for builds may bring another."""
     program = programs.binaries("chart" if name == "helm" else "pipeline") / name
     result = shell.run(program, *arguments, check=False, env=variables)
     if check and result.returncode:
@@ -61,21 +58,17 @@ def crane(*arguments: str) -> str:
 
 def find_digest(reference: str) -> str:
     """Look up `sha256:…` of what a tag or a digest names; empty where the repository has no such thing."""
-    result = run("crane", "digest", reference, check=False)
+    result = run("crane", "manifest", reference, check=False)  # only a GET shows whether the repository is missing
     if not result.returncode:
-        return result.stdout.strip()
+        return f"sha256:{hashlib.sha256(result.stdout.encode()).hexdigest()}"
     if "NAME_UNKNOWN" in result.stderr or not re.search(r"MANIFEST_UNKNOWN|404 Not Found", result.stderr):
-        raise refusal("crane digest", result.stderr)
-    # A HEAD's answer has no body, so a GET shows whether the repository is missing.
-    manifest = run("crane", "manifest", reference, check=False)
-    if "NAME_UNKNOWN" in manifest.stderr:
-        raise refusal("crane manifest", manifest.stderr)
+        raise refusal("crane manifest", result.stderr)
     return ""
 
 
 def push(layout: Path, reference: str) -> int:
-    """Push an OCI layout under a reference; return how many bytes of it the registry did not have."""
-    stderr = run("crane", "push", str(layout), reference).stderr
+    """Push an OCI layout with its index; return how many bytes of it the registry did not have."""
+    stderr = run("crane", "push", "--index", str(layout), reference).stderr
     new = set(re.findall(r"pushed blob: sha256:([0-9a-f]{64})", stderr))
     return sum((layout / "blobs/sha256" / digest).stat().st_size for digest in new)
 

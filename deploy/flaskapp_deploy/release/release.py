@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from flaskapp_deploy import shell
@@ -12,46 +12,39 @@ from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.release.state import Outcome, Status
 from flaskapp_deploy.shell import DeployError, say
 
-TIMEOUT = "10m"
-
-
-@dataclass(frozen=True)
-class Revision:
-    """One that helm keeps of a release."""
-
-    number: int
-    status: str
+TIMEOUT = os.environ.get("RELEASE_TIMEOUT", "10m")  # how long helm waits
 
 
 def release(config: ReleaseConfig, cluster: Cluster) -> None:
     """Install or upgrade to the chart that was pushed; wait until it serves, and test it.
 
-    What came of it is in release.json: `succeeded`, `rolled_back` (what served before serves again) or `failed`.
-
-    Raises:
-        DeployError: it did not succeed; nothing was begun where there are no rights.
+    What came of it is in release.json: `succeeded`, `rolled_back` (what served before serves again) or `failed`;
+    nothing where there are no rights, and nothing was begun.
     """
     release = state.load()
     chart = state.require("package", release.chart)
     preflight(cluster)
-    before = revision(cluster, config.name)
+    before, _ = revision(cluster, config.name)
     started = Outcome("started", config.environment, now())
     state.save(replace(release, outcome=started))
 
-    def finish(status: Status, newest: Revision | None) -> None:
-        outcome = replace(started, status=status, finished_at=now(), revision=newest.number if newest else None)
-        state.save(replace(release, outcome=outcome))
+    def finish(status: Status) -> None:
+        state.save(replace(release, outcome=replace(started, status=status, finished_at=now())))
 
+    options = ["--install", "--rollback-on-failure", "--wait", "--wait-for-jobs", f"--timeout={TIMEOUT}"]
+    options += [f"--values={file}" for file in config.release_values]
+    options += ["--registry-config", package.login()]
     try:
-        upgrade(config, cluster, chart.reference)
+        say(f"releasing {chart.reference} into {cluster.namespace!r}, waiting until every pod is ready")
+        cluster.helm("upgrade", config.name, f"oci://{chart.reference}", *options)
         test(config, cluster, before)
     except DeployError:
-        after = revision(cluster, config.name)
-        finish("rolled_back" if before and after and after.status == "deployed" else "failed", after)
+        _, status = revision(cluster, config.name)
+        finish("rolled_back" if before and status == "deployed" else "failed")
         diagnose(cluster)
         raise
-    finish("succeeded", revision(cluster, config.name))
-    say(f"{config.name} {chart.version} is released to {config.environment}")
+    finish("succeeded")
+    say(f"{config.name} {release.chart_version} is released to {config.environment}")
 
 
 def preflight(cluster: Cluster) -> None:
@@ -69,33 +62,25 @@ def preflight(cluster: Cluster) -> None:
     )
 
 
-def upgrade(config: ReleaseConfig, cluster: Cluster, reference: str) -> None:
-    """Upgrade to a chart by its digest, and wait until every pod is ready; helm rolls back where it fails."""
-    values = [f"--values={file}" for file in config.release_values]
-    options = ["--install", "--rollback-on-failure", "--wait", "--wait-for-jobs", f"--timeout={timeout()}"]
-    say(f"releasing {reference} into {cluster.namespace!r}, waiting until every pod is ready")
-    cluster.helm("upgrade", config.name, f"oci://{reference}", *options, *values, "--registry-config", package.login())
-
-
-def test(config: ReleaseConfig, cluster: Cluster, before: Revision | None) -> None:
+def test(config: ReleaseConfig, cluster: Cluster, before: int) -> None:
     """Run the chart's test; where it fails, what served before comes back."""
     tested = cluster.helm("test", config.name, "--logs", check=False)
     if tested.returncode == 0:
         return
     (state.FOLDER / "test.log").write_text(tested.stdout + tested.stderr)
     if before:
-        cluster.helm("rollback", config.name, str(before.number), "--wait", f"--timeout={timeout()}")
+        cluster.helm("rollback", config.name, str(before), "--wait", f"--timeout={TIMEOUT}")
     last = [text.strip().splitlines()[-1] for text in (tested.stderr, tested.stdout) if text.strip()]
     raise DeployError(f"helm test failed (build/release/test.log): {'; '.join(last)}")
 
 
-def revision(cluster: Cluster, name: str) -> Revision | None:
-    """Return the newest revision that helm keeps of a release, if it keeps any."""
+def revision(cluster: Cluster, name: str) -> tuple[int, str]:
+    """Return number and status of the newest revision that helm keeps of a release; 0 where it keeps none."""
     result = cluster.helm("history", name, "--max=1", "--output=json", check=False)
     if result.returncode:
-        return None
+        return 0, ""
     newest = json.loads(result.stdout)[-1]
-    return Revision(newest["revision"], newest["status"])
+    return newest["revision"], newest["status"]
 
 
 def diagnose(cluster: Cluster) -> None:
@@ -106,11 +91,6 @@ def diagnose(cluster: Cluster) -> None:
     answers = [(question, cluster.kubectl(*question, check=False).stdout) for question in questions]
     text = "\n".join(f"$ kubectl {' '.join(question)}\n{output}" for question, output in answers)
     (state.FOLDER / "diagnosis.txt").write_text(text)
-
-
-def timeout() -> str:
-    """How long helm waits: RELEASE_TIMEOUT, or ten minutes."""
-    return os.environ.get("RELEASE_TIMEOUT", TIMEOUT)
 
 
 def now() -> str:

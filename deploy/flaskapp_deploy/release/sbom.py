@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from email.parser import HeaderParser
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 from cyclonedx.model.bom import Bom
@@ -10,6 +10,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import LicenseExpression
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
+from packaging.utils import canonicalize_name
 
 # Where an image keeps Python packages: the base's own, and the application's.
 PYTHON_FOLDERS = ("usr/local/lib/python3*/site-packages", "usr/lib/python3/dist-packages", "deps")
@@ -27,7 +28,9 @@ def document(root: Path, name: str, version: str, digest: str) -> str:
 
 def debian(root: Path) -> Iterator[Component]:
     """Packages that dpkg knows; those of images without a package manager in the folder that distroless uses."""
-    release = _release(root / "etc/os-release")
+    path = root / "etc/os-release"
+    lines = [line.replace('"', "").split("=", 1) for line in path.read_text().splitlines()] if path.is_file() else []
+    release = {"ID": "linux", "VERSION_ID": "0"} | {line[0]: line[-1] for line in lines}
     for path in [root / "var/lib/dpkg/status", *sorted((root / "var/lib/dpkg/status.d").glob("*"))]:
         for stanza in path.read_text(errors="replace").split("\n\n") if path.is_file() else []:
             fields = HeaderParser().parsestr(stanza)
@@ -40,7 +43,7 @@ def debian(root: Path) -> Iterator[Component]:
 def python(root: Path) -> Iterator[Component]:
     """Packages with metadata, each once."""
     folders = [str(path) for pattern in PYTHON_FOLDERS for path in sorted(root.glob(pattern))]
-    packages = {(_normal(item), item.version): item for item in distributions(path=folders)}
+    packages = {(canonicalize_name(item.name), item.version): item for item in distributions(path=folders)}
     for (name, version), item in sorted(packages.items()):
         expression = item.metadata.json.get("license_expression")
         yield _component(PackageURL("pypi", None, name, version), str(expression or ""))
@@ -55,14 +58,3 @@ def _component(purl: PackageURL, license: str = "") -> Component:
         bom_ref=purl.to_string(),
         licenses=[LicenseExpression(license)] if license else None,
     )
-
-
-def _normal(item: Distribution) -> str:
-    return item.metadata["Name"].lower().replace("_", "-").replace(".", "-")
-
-
-def _release(path: Path) -> dict[str, str]:
-    """ID and VERSION_ID of os-release."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    fields = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
-    return {"ID": fields.get("ID", "linux"), "VERSION_ID": fields.get("VERSION_ID", "0")}

@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from flaskapp_deploy import shell
 from flaskapp_deploy.images.container import Container
 from flaskapp_deploy.images.oci import Layout
 from flaskapp_deploy.release import build, registryclient, sbom, state
-from flaskapp_deploy.release.state import Scan
+from flaskapp_deploy.release.state import Scanned
 from flaskapp_deploy.resources import PROJECT
 from flaskapp_deploy.shell import DeployError, say
 
@@ -43,11 +43,7 @@ class Finding:
 
 
 def scan() -> None:
-    """Leave an SBOM for each platform and scan.json in build/release, and refuse vulnerable Python packages.
-
-    Raises:
-        DeployError: something is vulnerable, an allowance has ended, or there is no data and this is AWS.
-    """
+    """Leave an SBOM for each platform and scan.json in build/release, and refuse vulnerable Python packages."""
     release = state.load()
     name = state.require("build", release.build).repository.rpartition("/")[2]
     allowed = allowances(ALLOWED, datetime.now(UTC).date())
@@ -59,34 +55,29 @@ def scan() -> None:
 
 
 def scan_pushed() -> None:
-    """Refuse the pushed images where ECR's scan on push found something severe in them.
-
-    Raises:
-        DeployError: it did, or it came to no end.
-    """
-    release = state.load()
-    pushed = state.require("push", release.image)
+    """Refuse the pushed images where ECR's scan on push found something severe in them, or came to no end."""
+    pushed = state.require("push", state.load().image)
     allowed = allowances(ALLOWED, datetime.now(UTC).date())
     findings: list[Finding] = []
     reason = "the registry is not ECR, whose scan on push looks at the distribution's packages"
     if registryclient.on_aws():
         name, reason = pushed.repository.partition("/")[2], ""
-        for image in pushed.platforms.values():
-            findings += severe(ecr_findings(name, image.digest))
-    state.save(replace(release, scan_pushed=conclude("scan_pushed", findings, reason, allowed)))
+        for digest in pushed.platforms.values():
+            findings += severe(ecr_findings(name, digest))
+    conclude("scan_pushed", findings, reason, allowed)
 
 
-def conclude(key: str, findings: Collection[Finding], reason: str, allowed: Mapping[str, str]) -> Scan:
-    """Write findings into scan.json under `key`, and say them; fail where one isn't allowed.
+def conclude(key: str, findings: Collection[Finding], reason: str, allowed: Collection[str]) -> Scanned:
+    """Write findings into scan.json under `key`, and say them; fail where one isn't allowed, or on AWS none is known.
 
     `reason` is why nothing could be looked up, `allowed` has the names of those that may pass.
     """
-    failing = [finding for finding in findings if not set(finding.names) & allowed.keys()]
-    result: Literal["passed", "failed", "not checked"] = "not checked" if reason else "passed"
-    scanned = Scan("failed" if failing else result)
+    failing = [finding for finding in findings if not set(finding.names) & set(allowed)]
+    scanned: Scanned = "not checked" if reason else "passed"
+    result = "failed" if failing else scanned
     path = state.FOLDER / "scan.json"
     content = json.loads(path.read_text()) if path.exists() else {}
-    content[key] = {"result": scanned.result, "reason": reason, "findings": [asdict(finding) for finding in findings]}
+    content[key] = {"result": result, "reason": reason, "findings": [asdict(finding) for finding in findings]}
     path.write_text(json.dumps(content, indent=2) + "\n")
     for finding in findings:
         say(f"{key}: {'FAILS' if finding in failing else 'allowed'}: {finding}")
@@ -120,11 +111,9 @@ def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
     options = ["--no-deps", "--disable-pip", "--vulnerability-service=osv", "--format=json", "--progress-spinner=off"]
     if url := os.environ.get("OSV_URL"):
         options.append(f"--osv-url={url}")
-    with tempfile.NamedTemporaryFile("w", prefix="flaskapp-scan-", suffix=".txt") as file:
-        file.write("".join(f"{name}=={version}\n" for name, version in sorted(packages)))
-        file.flush()
-        command = [sys.executable, "-m", "pip_audit", f"--requirement={file.name}", *options]
-        result = shell.run(*command, check=False)
+    requirements = "".join(f"{name}=={version}\n" for name, version in sorted(packages))
+    command = [sys.executable, "-m", "pip_audit", "--requirement=/dev/stdin", *options]
+    result = shell.run(*command, check=False, stdin=requirements)
     try:
         report = json.loads(result.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
@@ -132,15 +121,12 @@ def ask(packages: Collection[tuple[str, str]]) -> tuple[list[Finding], str]:
     skipped = [item["skip_reason"] for item in report if "skip_reason" in item]
     if skipped or len(report) < len(packages):
         return [], str(skipped[0] if skipped else "pip-audit left packages out")
-    return list(python_findings(report)), ""
-
-
-def python_findings(report: Collection[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Findings of pip-audit's report: every one counts, whatever its score."""
+    findings = []
     for item in report:
-        for one in item["vulns"]:
+        for one in item["vulns"]:  # each counts, whatever its score
             remedy = f"fixed in {', '.join(one['fix_versions'])}" if one["fix_versions"] else "not fixed yet"
-            yield Finding((one["id"], *one["aliases"]), item["name"], item["version"], remedy)
+            findings.append(Finding((one["id"], *one["aliases"]), item["name"], item["version"], remedy))
+    return findings, ""
 
 
 def ecr_findings(repository: str, digest: str) -> dict[str, Any]:
@@ -168,9 +154,8 @@ def severe(answer: Mapping[str, Any]) -> Iterator[Finding]:
     for one in answer.get("findings", []):
         if one["severity"] in SEVERE:
             about = {item["key"]: item["value"] for item in one.get("attributes", [])}
-            yield Finding(
-                (one["name"],), about.get("package_name", ""), about.get("package_version", ""), one["severity"]
-            )
+            package, version = about.get("package_name", ""), about.get("package_version", "")
+            yield Finding((one["name"],), package, version, one["severity"])
     for one in answer.get("enhancedFindings", []):
         if one["severity"] in SEVERE and one.get("status") == "ACTIVE":
             details = one["packageVulnerabilityDetails"]
@@ -179,18 +164,14 @@ def severe(answer: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding(names, package.get("name", ""), package.get("version", ""), one["severity"])
 
 
-def allowances(path: Path, today: date) -> dict[str, str]:
-    """Names of the vulnerabilities that may pass, with their reasons.
-
-    Raises:
-        DeployError: an entry lacks its reason or its end, or has ended.
-    """
-    allowed = {}
+def allowances(path: Path, today: date) -> list[str]:
+    """Names of the vulnerabilities that may pass; refuse an entry that lacks its reason or its end, or has ended."""
+    allowed = []
     for entry in tomllib.loads(path.read_text()).get("allowed", []):
         name, until, reason = entry.get("id", "an entry without id"), entry.get("until"), entry.get("reason")
         if not reason or not isinstance(until, date) or set(entry) != {"id", "until", "reason"}:
             raise DeployError(f"{path.name}: {name} needs id, until (a date) and reason, and nothing else")
         if until <= today:
             raise DeployError(f"{path.name}: {name} was allowed until {until}: look at it again")
-        allowed[name] = reason
+        allowed.append(name)
     return allowed

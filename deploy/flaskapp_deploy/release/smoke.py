@@ -11,13 +11,14 @@ import yaml
 from flaskapp_deploy.images.baseimages import architecture
 from flaskapp_deploy.images.container import Container, get
 from flaskapp_deploy.images.oci import Layout
-from flaskapp_deploy.shell import DeployError, free_port
+from flaskapp_deploy.shell import DeployError, free_port, tail
 
 EMULATORS = {"arm64": "qemu-aarch64-static", "amd64": "qemu-x86_64-static"}
 SECONDS = 60
 EMULATED_SECONDS = 300
 # Stands for every setting that only the cluster knows.
 UNKNOWN = "unknown-here"
+ConfigMaps = Mapping[str, Mapping[str, str]]
 
 
 def test(image: Layout, platform: str, manifests: str) -> str:
@@ -33,62 +34,48 @@ def test(image: Layout, platform: str, manifests: str) -> str:
     emulator = None if machine == architecture() else shutil.which(EMULATORS[machine])
     if machine != architecture() and emulator is None:
         return f"{platform} is not started: {EMULATORS[machine]} is not here (Debian: qemu-user-static)"
-    pod = _web_pod(manifests)
-    container = pod["containers"][0]
+    objects = [item for item in yaml.safe_load_all(manifests) if item]
+    maps = {item["metadata"]["name"]: item.get("data", {}) for item in objects if item["kind"] == "ConfigMap"}
+    pods = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+    if not pods:
+        raise DeployError("the chart renders no Deployment")
+    container = pods[0]["containers"][0]
     port, path = str(free_port()), container["livenessProbe"]["httpGet"]["path"]
-    environment = _environment(container, manifests) | {"PORT": port, "METRICS_PORT": "0"}
+    environment = _environment(container, maps) | {"PORT": port, "METRICS_PORT": "0"}
     command = [*container.get("command", []), *container.get("args", [])]
     with tempfile.TemporaryDirectory(prefix="flaskapp-smoke-") as directory:
-        root = Path(directory) / "root"
-        box = Container(image, root, Path(emulator) if emulator else None)
-        mounts = _volumes(pod, manifests, Path(directory) / "volumes")
+        box = Container(image, Path(directory) / "root", Path(emulator) if emulator else None)
+        mounts = _volumes(pods[0], maps, Path(directory) / "volumes")
         with box.started(*command, environment=environment, mounts=mounts) as process:
             try:
                 get(f"http://127.0.0.1:{port}{path}", EMULATED_SECONDS if emulator else SECONDS, process)
             except OSError as error:
                 process.kill()
-                message = "\n".join((process.stdout.read() if process.stdout else "").splitlines()[-10:])
+                message = tail(process.stdout.read() if process.stdout else "", 10)
                 raise DeployError(
                     f"the {platform} image does not answer {path}: {error}; its last lines:\n{message}"
                 ) from error
     return f"{platform} answers {path}" + (f" (run by {Path(emulator).name})" if emulator else "")
 
 
-def _web_pod(manifests: str) -> dict[str, Any]:
-    """The pod's specification of the web Deployment."""
-    for item in yaml.safe_load_all(manifests):
-        if item and item["kind"] == "Deployment":
-            return dict(item["spec"]["template"]["spec"])
-    raise DeployError("the chart renders no Deployment")
-
-
-def _environment(container: Mapping[str, Any], manifests: str) -> dict[str, str]:
+def _environment(container: Mapping[str, Any], maps: ConfigMaps) -> dict[str, str]:
     environment: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        environment |= _config_maps(manifests).get(source.get("configMapRef", {}).get("name"), {})
-    for variable in container.get("env", []):
-        environment[variable["name"]] = variable.get("value", UNKNOWN)
-    return environment
+        environment |= maps.get(source.get("configMapRef", {}).get("name"), {})
+    return environment | {variable["name"]: variable.get("value", UNKNOWN) for variable in container.get("env", [])}
 
 
-def _volumes(pod: Mapping[str, Any], manifests: str, folder: Path) -> dict[str, Path]:
+def _volumes(pod: Mapping[str, Any], maps: ConfigMaps, folder: Path) -> dict[str, Path]:
     """Files and folders for the web container's mounts, by their path in there; what a Secret holds is unknown."""
-    sources = {}
     for volume in pod.get("volumes", []):
         made = folder / volume["name"]
         made.mkdir(parents=True)
         made.chmod(0o777)
-        content = _config_maps(manifests).get(volume.get("configMap", {}).get("name"), {})
+        content = dict(maps.get(volume.get("configMap", {}).get("name"), {}))
         content |= {item["path"]: UNKNOWN for item in volume.get("secret", {}).get("items", [])}
         for name, text in content.items():
             (made / name).write_text(text)
-        sources[volume["name"]] = made
     return {
-        mount["mountPath"]: sources[mount["name"]] / mount.get("subPath", "")
+        mount["mountPath"]: folder / mount["name"] / mount.get("subPath", "")
         for mount in pod["containers"][0].get("volumeMounts", [])
     }
-
-
-def _config_maps(manifests: str) -> dict[str, dict[str, str]]:
-    objects = [item for item in yaml.safe_load_all(manifests) if item and item["kind"] == "ConfigMap"]
-    return {item["metadata"]["name"]: dict(item.get("data", {})) for item in objects}

@@ -14,6 +14,7 @@ FOLDER = PROJECT / "build/release"
 FILE = "release.json"
 T = TypeVar("T")
 Status = Literal["started", "succeeded", "rolled_back", "failed"]
+Scanned = Literal["passed", "not checked"]  # scan.json has the details
 
 
 @dataclass(frozen=True)
@@ -27,51 +28,34 @@ class Base(checked.Part):
 
 
 @dataclass(frozen=True)
-class PlatformImage(checked.Part):
-    """One platform's image in an index; `size` is that of its layers, compressed, in bytes."""
+class Artifact(checked.Part):
+    """What a registry keeps under a digest, such as the chart; `repository` begins with its host."""
 
+    repository: str
     digest: str
-    size: int
+
+    @property
+    def reference(self) -> str:
+        """HOST/REPOSITORY@sha256:…."""
+        return f"{self.repository}@{self.digest}"
 
 
 @dataclass(frozen=True)
-class Image(checked.Part):
-    """The index of an image. `reference` is HOST/REPOSITORY@sha256:…, `platforms` is keyed by `linux/arm64` etc."""
+class Image(Artifact):
+    """The index of an image; `platforms` has the digest of each platform's, by `linux/arm64` etc."""
 
-    repository: str
-    tag: str
-    digest: str
-    reference: str
-    platforms: dict[str, PlatformImage]
+    platforms: dict[str, str]
     bases: tuple[Base, ...]
 
 
 @dataclass(frozen=True)
-class Chart(checked.Part):
-    """The chart as it was pushed."""
-
-    name: str
-    version: str
-    digest: str
-    reference: str
-
-
-@dataclass(frozen=True)
-class Scan(checked.Part):
-    """Whether something vulnerable was found; scan.json has the details."""
-
-    result: Literal["passed", "failed", "not checked"]
-
-
-@dataclass(frozen=True)
 class Outcome(checked.Part):
-    """What came of `helm upgrade`; `started` until it ends. `revision` is helm's newest."""
+    """What came of `helm upgrade`; `started` until it ends."""
 
     status: Status
     environment: str
     started_at: str
     finished_at: str | None = None
-    revision: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +69,11 @@ class ReleaseState(checked.Part):
     tag: str
     source: str
     build: Image | None = None
-    scan: Scan | None = None
+    scan: Scanned | None = None
     image: Image | None = None
-    scan_pushed: Scan | None = None
-    chart: Chart | None = None
+    chart: Artifact | None = None
     outcome: Outcome | None = None
     pending_records: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
 
 
 def begin(release: ReleaseState) -> None:
@@ -101,18 +83,14 @@ def begin(release: ReleaseState) -> None:
 
 
 def find() -> ReleaseState | None:
-    """Read release.json, if there is one.
-
-    Raises:
-        DeployError: it is broken, or of another version of this command.
-    """
+    """Read release.json, if there is one; refuse it where it is broken, or of another version of this command."""
     path = FOLDER / FILE
     if not path.exists():
         return None
     try:
         return checked.read(ReleaseState, json.loads(path.read_text()), FILE)
     except (ValueError, DeployError) as error:
-        problem = error.message if isinstance(error, DeployError) else f"{FILE} is no JSON: {error}"
+        problem = f"{FILE} is no JSON: {error}" if isinstance(error, ValueError) else error
         raise DeployError(f"{problem}; `deploy/flaskapp-deploy version` begins a new one") from None
 
 
@@ -122,11 +100,7 @@ def load() -> ReleaseState:
 
 
 def require(step: str, part: T | None) -> T:
-    """Return what a step left in release.json.
-
-    Raises:
-        DeployError: the step was left out.
-    """
+    """Return what a step left in release.json; fail where the step was left out."""
     if part is None:
         raise DeployError(f"{FILE} has nothing of the step {step!r}: run `deploy/flaskapp-deploy {step}` first")
     return part

@@ -6,20 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.release import (
-    build,
-    check,
-    cosign,
-    package,
-    push,
-    record,
-    registryclient,
-    release,
-    scan,
-    state,
-    verify,
-    version,
-)
+from flaskapp_deploy.release import build, check, package, push, record, release, scan, verify, version
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError, say
 
@@ -45,11 +32,7 @@ def steps(config: ReleaseConfig, cluster: Cluster, to_push: bool = True) -> list
 
 
 def run(config: ReleaseConfig, to_push: bool = True) -> None:
-    """Run all steps; what was released, or failed to be, is recorded whatever happens.
-
-    Raises:
-        DeployError: a step failed; the message names it.
-    """
+    """Run all steps; what was released, or failed to be, is recorded whatever happens. The error names the step."""
     # A build that is stopped gets SIGTERM, and is recorded, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cluster = Cluster(None, "", config.namespace)
@@ -74,10 +57,7 @@ def run_one(name: str, config: ReleaseConfig, to_push: bool = True) -> None:
 
 def preflight(config: ReleaseConfig, cluster: Cluster) -> None:
     """Fail now where a step would fail in minutes: settings, the login to the registry, rights in the cluster."""
-    addresses = [registryclient.read_repository("IMAGE_REPOSITORY"), package.read_address(config)]
-    cosign.read_key()
-    for address in addresses:
-        registryclient.find_digest(f"{address}:{state.load().version}")
+    package.preflight(config)
     release.preflight(cluster)
 
 

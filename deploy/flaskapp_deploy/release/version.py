@@ -30,8 +30,7 @@ def begin(config: ReleaseConfig) -> None:
 def read(repository: Path, chart: Path) -> ReleaseState:
     """Return commit, tag (empty for no release tag), versions and source of what is checked out in `repository`.
 
-    Raises:
-        DeployError: there are uncommitted changes, or Chart.yaml and the tag disagree.
+    Uncommitted changes, and a tag that Chart.yaml disagrees with, are refused.
     """
     if changed := git(repository, "status", "--porcelain"):
         first = changed.splitlines()[0].split(maxsplit=1)[1]
@@ -50,7 +49,9 @@ def read(repository: Path, chart: Path) -> ReleaseState:
             )
         return version if tag else prerelease(version, commit)
 
-    return ReleaseState(version_of("appVersion"), version_of("version"), commit, committed_at, tag, source(repository))
+    address = os.environ.get("CODEBUILD_SOURCE_REPO_URL") or git(repository, "remote", "get-url", "origin", check=False)
+    source = re.sub(r"//[^/@]*@", "//", address)  # without a login
+    return ReleaseState(version_of("appVersion"), version_of("version"), commit, committed_at, tag, source)
 
 
 def prerelease(version: str, commit: str) -> str:
@@ -66,12 +67,6 @@ def release_tag(repository: Path) -> str:
     if tag and not SEMVER.fullmatch(tag.removeprefix("v")):
         raise DeployError(f"the tag {tag!r} is no version: release tags are called vX.Y.Z")
     return tag
-
-
-def source(repository: Path) -> str:
-    """Return where the commit came from, without a login that the address may hold."""
-    address = os.environ.get("CODEBUILD_SOURCE_REPO_URL") or git(repository, "remote", "get-url", "origin", check=False)
-    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def git(repository: Path, *arguments: str, check: bool = True) -> str:

@@ -5,25 +5,31 @@ The tests of this module follow each other on the same two instances.
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 import yaml
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.cluster import controlplane, lifecycle, localcluster, node
-from flaskapp_deploy.cluster.localcluster import LocalCluster
+from flaskapp_deploy.cluster import controlplane, lifecycle, localcluster, network, node
+from flaskapp_deploy.cluster.localcluster import GATEWAY, LocalCluster
 from flaskapp_deploy.shell import DeployError
 
 ONE, TWO = "side-one", "side-two"
+RESOLVER = "127.0.0.153"  # on this machine's loopback, as systemd-resolved is
 VOLUME = """
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -59,6 +65,7 @@ class Trace:
         lines = [f"namespace {line.split()[0]}" for line in output("ip", "netns", "list") if line.strip()]
         lines += [f"link {link['ifname']}" for link in json.loads("".join(output("ip", "-j", "link")))]
         lines += [f"route {route['dst']}" for route in json.loads("".join(output("ip", "-j", "-4", "route")))]
+        lines += [f"rule {line}" for line in rules()]
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         # An image build that runs meanwhile mounts in the cache, where no cluster does.
         lines += [f"mount {path}" for path in mounts if not Path(path).is_relative_to(shell.cache())]
@@ -88,6 +95,50 @@ def ready(cluster: LocalCluster) -> set[str]:
         for condition in one["status"]["conditions"]
         if (condition["type"], condition["status"]) == ("Ready", "True")
     }
+
+
+def rules() -> list[str]:
+    """What this machine's firewall does."""
+    commands = (["iptables-save"], ["nft", "list", "ruleset"]) if shutil.which("nft") else (["iptables-save"],)
+    output = "".join(subprocess.run(command, capture_output=True, text=True).stdout for command in commands)
+    return [line for line in output.splitlines() if not line.startswith(("#", ":"))]
+
+
+@contextmanager
+def resolver() -> Iterator[None]:
+    """Answer every question on RESOLVER with the address 203.0.113.7."""
+
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                query, sender = server.recvfrom(512)
+                question = query[12 : query.index(0, 12) + 5]
+                record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\xcb\x00\x71\x07"
+                count = 1 if question.endswith(b"\0\1\0\1") else 0
+                header = query[:2] + b"\x81\x80\x00\x01" + bytes([0, count, 0, 0, 0, 0])
+                server.sendto(header + question + record * count, sender)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((RESOLVER, 53))
+        threading.Thread(target=answer, daemon=True).start()
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def web_server(directory: Path) -> Iterator[int]:
+    """Serve a directory on 127.0.0.1, and give the port."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(directory))
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
 
 
 def in_mount_namespace(script: str) -> subprocess.CompletedProcess[str]:
@@ -135,12 +186,12 @@ def test_two_instances_side_by_side(one: LocalCluster, two: LocalCluster) -> Non
 
 def test_up_again_starts_nothing(one: LocalCluster) -> None:
     def processes() -> dict[str, set[int]]:
-        control = {one.process(part).pid for part in (*controlplane.PROGRAMS, "n1")}
+        control = {one.process(part).pid for part in (*controlplane.PROGRAMS, GATEWAY, "n1")}
         inside = {name: processes_of(f"{one.run}/n1/{name}") for name in ("containerd.toml", "kube-proxy.yaml")}
         return {"control": {pid for pid in control if pid}, **inside}
 
     before = processes()
-    assert list(map(len, before.values())) == [5, 1, 1]
+    assert list(map(len, before.values())) == [6, 1, 1]
     lifecycle.up(ONE)
     time.sleep(2)  # kube-proxy sees a changed file at once, and ends
     assert processes() == before
@@ -173,6 +224,48 @@ def test_cluster_names_resolve_whatever_the_kernels_defaults(one: LocalCluster) 
     assert str(one.services[1]) not in answer()
     lifecycle.up(ONE)
     assert str(one.services[1]) in answer()
+
+
+def test_pods_reach_the_outside_unless_it_is_shut(one: LocalCluster, two: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("from this machine")
+    (tmp_path / "resolv.conf").write_text(f"nameserver {RESOLVER}\n")
+
+    def up(prepare: str) -> str:
+        result = in_mount_namespace(f"{prepare} {sys.executable} -m flaskapp_deploy cluster up --name {ONE}")
+        assert result.returncode == 0, result.stderr
+        return result.stderr
+
+    def page() -> str:
+        address = f"http://host.flaskapp.internal:{port}/page"
+        return kubectl(one, "exec", "writer", "--", "/busybox", "wget", "-T5", "-qO-", address, check=False)
+
+    def resolve(name: str) -> str:
+        asked = ["/busybox", "timeout", "10", "/busybox", "nslookup", name]
+        return kubectl(one, "exec", "writer", "--", *asked, check=False)
+
+    with web_server(tmp_path) as port, resolver():
+        up("EGRESS=0")
+        assert lifecycle.status(one).get(GATEWAY) is None
+        before = (rules(), shell.run("ip", "route").stdout)
+        assert "from this machine" not in page()
+        assert "203.0.113.7" not in resolve("shut.example.org")
+        assert "pods reach nothing outside the cluster: there is no /dev/net/tun" in up(
+            "mount -t tmpfs tmpfs /dev/net && env"
+        )
+        assert "from this machine" not in page()
+
+        up(f"mount --bind {tmp_path}/resolv.conf $(readlink -f /etc/resolv.conf) && env")
+        assert (rules(), shell.run("ip", "route").stdout) == before
+        assert page() == "from this machine"
+        assert "203.0.113.7" in resolve("open.example.org")
+        by_the_node = shell.run(*node.enter(one, "n1", "getent", "ahostsv4", "node.example.org")).stdout
+        assert by_the_node.startswith("203.0.113.7 ")
+        # slirp4netns itself, not what starts it again
+        [pid] = processes_of(one.namespace(GATEWAY)) - {one.process(GATEWAY).pid}
+        os.kill(pid, signal.SIGKILL)
+        shell.wait_until(lambda: page() == "from this machine", 20, "the page")
+    for cluster in (one, two):  # what its sandbox unmounts stays where it is on this machine
+        network.ip("link", "show", "lo", namespace=cluster.namespace("fabric"))
 
 
 def test_a_kernel_without_the_bridge_filter_is_named() -> None:
@@ -214,7 +307,7 @@ def test_a_service_on_loopback(one: LocalCluster) -> None:
 
 def test_up_repairs_after_a_crash(one: LocalCluster) -> None:
     """A crash of everything at once, as a reboot is: no process in it may clean up."""
-    for part in (*controlplane.PROGRAMS, "n1"):
+    for part in (*controlplane.PROGRAMS, GATEWAY, "n1"):
         pid = one.process(part).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -245,6 +338,34 @@ def test_nodes_are_added_drained_and_stopped(two: LocalCluster) -> None:
     lifecycle.up(TWO)
     assert ready(cluster) == {"n1", "n2"}
     assert "SchedulingDisabled" not in kubectl(cluster, "get", "node", "n2")
+
+
+@pytest.mark.parametrize(
+    ("program", "port", "reason"),
+    [
+        ("etcd", 2379, "bind: address already in use"),
+        ("kube-apiserver", 6443, "bind: address already in use"),
+        ("kube-controller-manager", 10257, "bind: address already in use"),
+        ("kube-scheduler", 10259, "bind: address already in use"),
+    ],
+)
+def test_a_part_that_cannot_start_says_why(one: LocalCluster, program: str, port: int, reason: str) -> None:
+    """Its port is another program's; the last lines are its own, and not those of what depends on it."""
+    one.process(program).stop()
+    address = str(one.control_address) if program == "kube-apiserver" else "127.0.0.1"
+    listen = ["socat", f"TCP4-LISTEN:{port},bind={address},fork,reuseaddr", "EXEC:true"]
+    inside = ["ip", "netns", "exec", one.namespace("control")]
+    with subprocess.Popen([*inside, *listen]) as other:
+        try:
+            with pytest.raises(DeployError) as error:
+                lifecycle.up(ONE)
+        finally:
+            other.terminate()
+    message = str(error.value)
+    assert message.startswith(f"{program} ended while starting; last lines of {one.logs}/{program}.log:\n"), message
+    assert reason in message
+    lifecycle.up(ONE)
+    assert set(lifecycle.status(one).values()) == {"running"}
 
 
 @pytest.mark.parametrize(
@@ -284,6 +405,9 @@ def test_errors_are_one_line(one: LocalCluster) -> None:
     assert "there is no instance 'nowhere'" in run("status", "--name", "nowhere")
     assert "has no node 'n7'" in run("node", "stop", "n7", "--name", ONE)
     assert "use up to 20 of a-z" in run("up", "--name", "Not_A_Name")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EGRESS", "no")
+        assert run("up", "--name", ONE).startswith("error: EGRESS='no' is neither 0 nor 1\n")
     for message in (run("status", "--name", "nowhere"), run("node", "stop", "n7", "--name", ONE)):
         assert len(message.splitlines()) == 1
 

@@ -13,7 +13,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from flaskapp_deploy.images import baseimages, image
-baseimages.PYTHON = image.PYTHON = sys.argv[1]
+baseimages.PYTHON = sys.argv[1]
 built = image.build_image(Path(sys.argv[2]), name="hello", output=Path(sys.argv[3]))
 print(built.base.stand_in, built.base.digest)
 """

@@ -13,10 +13,10 @@ import pytest
 
 from flaskapp_deploy.images.baseimages import DOCKERFILE, architecture
 from flaskapp_deploy.images.buildkit import Builder, BuildError
-from flaskapp_deploy.images.container import Container, get
+from flaskapp_deploy.images.container import get
 from flaskapp_deploy.images.image import Image, scratch_image
 from flaskapp_deploy.shell import free_port
-from tests.deploy.images.conftest import Build
+from tests.deploy.images.conftest import Build, Container
 
 HELLO = DOCKERFILE.parent / "examples/hello"
 WSGI = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'plain']\n"
@@ -417,9 +417,8 @@ def test_scratch_image(builder: Builder, space: Path, tmp_path: Path) -> None:
     program = builder.programs / "buildctl"
     notes = tmp_path / "notes.txt"
     notes.write_text("beside it")
-    archive = scratch_image(
-        program, "localhost/tool:1", ["/buildctl", "--version"], extra_files={"/etc/notes.txt": notes}, builder=builder
-    )
+    command = ["/buildctl", "--version"]
+    archive = scratch_image(builder, program, "localhost/tool:1", command, {"/etc/notes.txt": notes})
     container = Container.of(archive, space / "tool")
     assert sorted(str(path.relative_to(container.root)) for path in container.root.rglob("*") if path.is_file()) == [
         "buildctl",

@@ -15,9 +15,8 @@ from flaskapp_deploy import programs
 from flaskapp_deploy.images import baseimages, debian, registry
 from flaskapp_deploy.images.baseimages import DOCKERFILE
 from flaskapp_deploy.images.buildkit import Builder, BuildError
-from flaskapp_deploy.images.container import Container
 from flaskapp_deploy.images.image import postgres_archive
-from tests.deploy.images.conftest import Build
+from tests.deploy.images.conftest import Build, Container
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from flaskapp_deploy.images import baseimages, packageindex
 from flaskapp_deploy.images.baseimages import DOCKERFILE
 from flaskapp_deploy.images.buildkit import Builder
-from flaskapp_deploy.images.container import Container
+from tests.deploy.images.conftest import Container
 
 HELLO = DOCKERFILE.parent / "examples/hello"
 WARNING = "MAINTAINER somebody\n"

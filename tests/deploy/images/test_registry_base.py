@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flaskapp_deploy.images import baseimages, image, registry
+from flaskapp_deploy.images import baseimages, registry
 from flaskapp_deploy.images.baseimages import DOCKERFILE, PYTHON
 from flaskapp_deploy.images.buildkit import Builder
 from flaskapp_deploy.images.image import build_image
@@ -41,7 +41,6 @@ def test_the_registrys_image_is_the_base(
     assert registry.digest(reference) == pushed.digest
 
     monkeypatch.setattr(baseimages, "PYTHON", reference)
-    monkeypatch.setattr(image, "PYTHON", reference)
     hello = DOCKERFILE.parent / "examples/hello"
     built = build_image(hello, name="hello", output=space / "hello.tar", builder=builder)
     assert not built.base.stand_in

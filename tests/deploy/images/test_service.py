@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from flaskapp_deploy.images.baseimages import DOCKERFILE, architecture
-from flaskapp_deploy.images.container import Container, get
+from flaskapp_deploy.images.container import get
 from flaskapp_deploy.images.image import Image
 from flaskapp_deploy.images.oci import Layout
 from flaskapp_deploy.shell import free_port
-from tests.deploy.images.conftest import Build
+from tests.deploy.images.conftest import Build, Container
 from tests.deploy.images.test_application import files
 
 # A database that isn't there.

@@ -19,6 +19,7 @@ from flaskapp_deploy.images.image import build_image
 from flaskapp_deploy.rehearsal import registry
 from flaskapp_deploy.rehearsal.registry import Registry
 from flaskapp_deploy.shell import DeployError
+from tests.deploy.release.steps import docker_config
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 EMPTY = b"{}"
@@ -141,7 +142,7 @@ def test_helm_needs_login(ecr: Registry, helm: Helm, tmp_path: Path) -> None:
 def test_image_pushed_once(ecr: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:
         pytest.skip("BuildKit needs root here")
-    monkeypatch.setenv("DOCKER_CONFIG", str(ecr.docker_config(tmp_path / "docker")))
+    monkeypatch.setenv("DOCKER_CONFIG", str(docker_config(ecr, tmp_path / "docker")))
     changed = tmp_path / "changed"
     shutil.copytree(HELLO, changed)
     with (changed / "app.py").open("a") as code:

@@ -1,5 +1,6 @@
 """What the tests of single steps share: a checkout that a build has left something in, and the commands run there."""
 
+import base64
 import gzip
 import hashlib
 import io
@@ -40,7 +41,7 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
             "COSIGN_KEY": str(signing / "cosign.key"),
             "COSIGN_PASSWORD": PASSWORD,
             "SSL_CERT_FILE": str(ecr.certificates),
-            "DOCKER_CONFIG": str(ecr.docker_config(home / "docker")),
+            "DOCKER_CONFIG": str(docker_config(ecr, home / "docker")),
             "KUBECONFIG": str(home / "no-kubeconfig"),
             "PYTHONPATH": f"{checkout}/deploy:{checkout}/src:{checkout}",  # the checkout's own command
         }
@@ -49,6 +50,14 @@ def runner(checkout: Path, ecr: Registry, signing: Path, home: Path) -> Run:
         return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+def docker_config(ecr: Registry, directory: Path, seconds: float = 3600) -> Path:
+    """A folder for DOCKER_CONFIG, with a login that ends after `seconds`."""
+    login = base64.b64encode(f"AWS:{ecr.token(seconds)}".encode()).decode()
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text(json.dumps({"auths": {ecr.address: {"auth": login}}}))
+    return directory
 
 
 def built(checkout: Path, address: str, content: str, begun: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -77,15 +86,14 @@ def built(checkout: Path, address: str, content: str, begun: dict[str, Any] | No
         image = {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [layer]}
         manifest = document(image, MANIFEST) | {"platform": {"architecture": machine, "os": "linux"}}
         manifests.append(manifest)
-        platforms[f"linux/{machine}"] = {"digest": manifest["digest"], "size": layer["size"]}
+        platforms[f"linux/{machine}"] = manifest["digest"]
         sbom = {"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}
         (folder / f"linux-{machine}.cdx.json").write_text(json.dumps(sbom))
-    index = document({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}, INDEX)
-    (folder / "image/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [index]}))
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).encode()
+    (folder / "image/index.json").write_bytes(index)
     (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    image = {"repository": f"{address}/flaskapp", "tag": release["version"], "digest": index["digest"]}
-    image |= {"reference": f"{address}/flaskapp@{index['digest']}", "platforms": platforms, "bases": []}
-    release |= {"build": image, "scan": {"result": "passed"}}
+    image = {"repository": f"{address}/flaskapp", "digest": f"sha256:{hashlib.sha256(index).hexdigest()}"}
+    release |= {"build": image | {"platforms": platforms, "bases": []}, "scan": "passed"}
     write(checkout, release)
     return release
 
@@ -102,6 +110,11 @@ def archive(content: bytes) -> bytes:
 
 def read(checkout: Path) -> dict[str, Any]:
     return dict(json.loads((checkout / "build/release/release.json").read_text()))
+
+
+def reference(artifact: dict[str, str]) -> str:
+    """What release.json has of an image or a chart, as one pulls it."""
+    return f"{artifact['repository']}@{artifact['digest']}"
 
 
 def write(checkout: Path, release: dict[str, Any]) -> None:

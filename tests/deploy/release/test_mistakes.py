@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flaskapp_deploy.rehearsal.registry import Registry
-from tests.deploy.release.steps import COMMIT, Run, built, read, refused, write
+from tests.deploy.release.steps import COMMIT, Run, built, docker_config, read, refused, write
 
 
 def test_a_step_left_out(run: Run) -> None:
@@ -42,7 +42,7 @@ def test_variables(run: Run, checkout: Path, ecr: Registry) -> None:
 def test_login(run: Run, checkout: Path, ecr: Registry, tmp_path: Path) -> None:
     built(checkout, ecr.address, "login")
     refused(run("push", DOCKER_CONFIG=str(tmp_path)), "log in")
-    refused(run("push", DOCKER_CONFIG=str(ecr.docker_config(tmp_path / "expired", seconds=-1))), "log in again")
+    refused(run("push", DOCKER_CONFIG=str(docker_config(ecr, tmp_path / "expired", seconds=-1))), "log in again")
 
 
 def test_repositories(run: Run, checkout: Path, ecr: Registry) -> None:
@@ -91,12 +91,12 @@ def test_a_connection_that_breaks_amid_a_push(run: Run, checkout: Path, ecr: Reg
     content = "x" * 2**22
     built(checkout, f"127.0.0.1:{cutter.port}", content)
     config = checkout / "docker"
-    ecr.docker_config(config)
+    docker_config(ecr, config)
     text = (config / "config.json").read_text()
     (config / "config.json").write_text(text.replace(ecr.address, f"127.0.0.1:{cutter.port}"))
     # Another tag than the other tests'.
     release = read(checkout)
-    release["build"]["tag"] = "1.1.0"
+    release["version"] = "1.1.0"
     write(checkout, release)
     refused(run("push", DOCKER_CONFIG=str(config)), "run it again")
     cutter.after = 2**40
@@ -163,7 +163,7 @@ def test_record_without_a_release_tells_nothing(run: Run) -> None:
 
 def packaged(checkout: Path, release: dict[str, Any]) -> None:
     """Leave what `push` and `package` leave."""
-    chart = {"name": "flaskapp", "version": "1.0.0", "digest": "sha256:0", "reference": "x"}
+    chart = {"repository": "x", "digest": "sha256:0"}
     write(checkout, release | {"image": release["build"], "chart": chart})
 
 

@@ -15,7 +15,7 @@ from flaskapp_deploy.rehearsal import registry
 from flaskapp_deploy.rehearsal.registry import Registry
 from flaskapp_deploy.release import cosign
 from tests.deploy.release import steps
-from tests.deploy.release.steps import Run, built, read, refused, write
+from tests.deploy.release.steps import Run, built, read, reference, refused, write
 
 CONTENT = "what the image holds\n" * 100
 
@@ -30,7 +30,7 @@ class Published:
         for step in ("push", "package", "verify"):
             succeeded(run(step))
         self.release = read(checkout)
-        self.chart, self.image = self.release["chart"]["reference"], self.release["image"]["reference"]
+        self.chart, self.image = reference(self.release["chart"]), reference(self.release["image"])
 
     def blob(self, digest: str) -> Path:
         """Where the registry keeps it."""
@@ -107,7 +107,7 @@ def test_the_provenance_names_commit_and_build(published: Published) -> None:
 
 
 def test_a_tampered_layer(published: Published) -> None:
-    layer = next(iter(published.release["image"]["platforms"].values()))["digest"]
+    layer = next(iter(published.release["image"]["platforms"].values()))
     with tampered(published.blob(published.layer(f"@{layer}")), b"image", b"imaGe"):
         refused(published.run("verify"), "not intact in the registry")
 
@@ -120,12 +120,12 @@ def test_a_tampered_image_manifest(published: Published) -> None:
 def test_a_tampered_chart(published: Published) -> None:
     archive = published.blob(published.layer(published.chart))
     with tampered(archive, archive.read_bytes()[-9:], b"something"):
-        refused(published.run("verify"), "helm pull failed")
+        refused(published.run("verify"), "helm show failed")
 
 
 def test_a_chart_that_nobody_signed(published: Published, tmp_path: Path) -> None:
-    reference = push_chart(published, "9.9.8", tmp_path)
-    refused(published.run("verify", reference), "carries no signature")
+    chart = push_chart(published, "9.9.8", tmp_path)
+    refused(published.run("verify", chart), "carries no signature")
 
 
 def test_a_wrong_signer(published: Published, other_key: Path) -> None:
@@ -144,9 +144,9 @@ def test_an_image_that_somebody_else_pushed_is_not_released(
 
 
 def test_a_chart_that_runs_another_image(published: Published) -> None:
-    other = published.image[:-4] + "0000"
-    published.write(image=published.release["image"] | {"reference": other})
-    refused(published.run("verify"), published.image, other)
+    other = published.release["image"] | {"digest": published.release["image"]["digest"][:-4] + "0000"}
+    published.write(image=other)
+    refused(published.run("verify"), published.image, reference(other))
     published.write()
 
 
@@ -157,10 +157,10 @@ def test_another_commit(published: Published) -> None:
 
 
 def test_a_signed_chart_without_provenance(published: Published, tmp_path: Path, signing: Path) -> None:
-    reference = push_chart(published, "9.9.9", tmp_path)
+    chart = push_chart(published, "9.9.9", tmp_path)
     with environment(published, signing):
-        cosign.sign(reference)
-    refused(published.run("verify", reference), "carries no attestation")
+        cosign.sign(chart)
+    refused(published.run("verify", chart), "carries no attestation")
 
 
 def test_a_reference_without_a_digest(published: Published) -> None:
@@ -175,15 +175,15 @@ def test_without_referrers_api_a_tag_leads_to_what_is_attached(
     monkeypatch.setenv("COSIGN_PASSWORD", steps.PASSWORD)
     with registry.distribution(tmp_path) as address:
         image = built(tmp_path, address, "fallback")["build"]
-        reference = f"{address}/flaskapp@{image['digest']}"
+        target = reference(image)
         crane = str(programs.binaries("pipeline") / "crane")
-        subprocess.run([crane, "push", str(tmp_path / "build/release/image"), reference], check=True)
-        cosign.sign(reference)
+        subprocess.run([crane, "push", "--index", str(tmp_path / "build/release/image"), target], check=True)
+        cosign.sign(target)
         predicate = tmp_path / "predicate.json"
         predicate.write_text('{"bomFormat": "CycloneDX", "specVersion": "1.6", "components": []}')
-        cosign.attest(reference, cosign.SBOM, predicate)
-        cosign.verify(reference, str(signing / "cosign.pub"))
-        assert len(cosign.read_statements(reference, cosign.SBOM, str(signing / "cosign.pub"))) == 1
+        cosign.attest(target, cosign.SBOM, predicate)
+        cosign.verify(target, str(signing / "cosign.pub"))
+        assert len(cosign.read_statements(target, cosign.SBOM, str(signing / "cosign.pub"))) == 1
         listed = subprocess.run([crane, "ls", f"{address}/flaskapp"], check=True, capture_output=True, text=True)
         assert listed.stdout.split() == [image["digest"].replace(":", "-")]
 
@@ -195,7 +195,7 @@ def push_chart(published: Published, version: str, folder: Path) -> str:
     (chart / "Chart.yaml").write_text(f"apiVersion: v2\nname: flaskapp\nversion: {version}\n")
     (chart / "values.yaml").write_bytes((published.checkout / "build/release/chart/flaskapp/values.yaml").read_bytes())
     helm = str(programs.binaries("chart") / "helm")
-    config = str(published.ecr.docker_config(folder / "docker") / "config.json")
+    config = str(steps.docker_config(published.ecr, folder / "docker") / "config.json")
     settings = os.environ | {"SSL_CERT_FILE": str(published.ecr.certificates)}
     subprocess.run([helm, "package", str(chart), "--destination", str(folder)], check=True, capture_output=True)
     target = f"oci://{published.ecr.address}/charts"
@@ -212,5 +212,5 @@ def environment(published: Published, signing: Path) -> Iterator[None]:
         patch.setenv("COSIGN_KEY", str(signing / "cosign.key"))
         patch.setenv("COSIGN_PASSWORD", steps.PASSWORD)
         patch.setenv("SSL_CERT_FILE", str(published.ecr.certificates))
-        patch.setenv("DOCKER_CONFIG", str(published.ecr.docker_config(signing / "docker")))
+        patch.setenv("DOCKER_CONFIG", str(steps.docker_config(published.ecr, signing / "docker")))
         yield

@@ -2,6 +2,7 @@
 
 import string
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from flaskapp_deploy import shell
@@ -9,10 +10,11 @@ from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.cluster.node import PAUSE_IMAGE
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.images.buildkit import Builder
+from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
-from flaskapp_deploy.shell import DeployError, seconds
+from flaskapp_deploy.shell import DeployError
 
-MANIFESTS = ("coredns", "metrics-server", "storage")
+# With their namespaces.
 DEPLOYMENTS = {
     "coredns": "kube-system",
     "metrics-server": "kube-system",
@@ -34,27 +36,33 @@ def images(binaries: Path) -> dict[str, Path]:
     return references
 
 
-def apply(cluster: LocalCluster, references: dict[str, Path]) -> None:
-    """Apply the manifests and wait until every component serves."""
+def apply(cluster: LocalCluster, references: dict[str, Path], running: Callable[[], bool]) -> None:
+    """Apply the manifests and wait until every component serves, while what they need is running."""
     names = {archive.stem.replace("-", "_"): reference for reference, archive in references.items()}
-    names["dns_address"] = str(cluster.dns_address)
-    files = [Path(__file__).with_name(f"{name}.yaml") for name in MANIFESTS]
+    names |= {name: str(getattr(cluster, name)) for name in ("dns_address", "host_loopback", "resolver")}
+    files = Path(__file__).parent.glob("*.yaml")
     manifests = "\n---\n".join(string.Template(file.read_text()).substitute(names) for file in files)
     # A first request may meet an API server that has just begun to serve.
-    for _ in range(5):
-        result = cluster.admin().kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests, check=False
-        )
-        if result.returncode == 0:
+    apply = ("apply", "--server-side", "--force-conflicts", "-f", "-")
+    for last in (False, False, False, False, True):
+        if cluster.admin().kubectl(*apply, stdin=manifests, check=last).returncode == 0:
             break
         time.sleep(1)
-    else:
-        raise DeployError(f"the cluster's add-ons can't be applied: {result.stderr.strip()}")
     for name, namespace in DEPLOYMENTS.items():
-        limit = f"--timeout={seconds(120):.0f}s"
-        result = cluster.admin(namespace).kubectl("rollout", "status", f"deployment/{name}", limit, check=False)
-        if result.returncode:
-            raise DeployError(f"{name} does not get ready: {shell.reason(result)}; `make shell` and look at its pods")
+        _wait(cluster.admin(namespace), name, running)
+
+
+def _wait(cluster: Cluster, name: str, running: Callable[[], bool]) -> None:
+    def serves() -> bool:
+        status = ("rollout", "status", f"deployment/{name}", "--timeout=2s")
+        return running() and cluster.kubectl(*status, check=False).returncode == 0
+
+    try:
+        shell.wait_until(serves, 120, name)
+    except DeployError as error:
+        running()  # what it needs is the cause where that has ended
+        logs = cluster.kubectl("logs", f"deployment/{name}", "--tail=8", check=False)
+        raise DeployError(f"{error.message}; its last lines:\n{shell.tail(logs.stdout or logs.stderr)}") from error
 
 
 def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> None:
@@ -62,7 +70,7 @@ def _build(builder: Builder, binaries: Path, reference: str, archive: Path) -> N
     if name == "busybox":
         binary = packages.busybox()
         applets = {f"/bin/{applet}": binary for applet in ("sh", "mkdir", "rm")}
-        built = image.scratch_image(binary, reference, [], extra_files=applets, user="0:0", builder=builder)
+        built = image.scratch_image(builder, binary, reference, [], applets)
     else:
-        built = image.scratch_image(binaries / name, reference, [f"/{name}"], user="0:0", builder=builder)
+        built = image.scratch_image(builder, binaries / name, reference, [f"/{name}"])
     shell.copy_atomic(built, archive)
