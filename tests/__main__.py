@@ -23,6 +23,7 @@ LOGS = ROOT / "build/logs"
 PYTEST = [sys.executable, "-m", "pytest", "--durations=5"]
 SHELL = [
     "deploy/venv.sh",
+    "deploy/python",
     "deploy/flaskapp-deploy",
     "deploy/flaskapp_deploy/cluster/node-init.sh",
     ".ci/run",

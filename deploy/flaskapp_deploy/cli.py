@@ -46,16 +46,18 @@ def cli() -> None:
 
 def main() -> None:
     """Run a command; an error is one line and exit code 1, Ctrl-C is exit code 130."""
+    shell.end_with_make()
     try:
         sys.exit(cli.main(prog_name="flaskapp-deploy", standalone_mode=False))
     except click.ClickException as error:
-        error.show()
+        look = f"\n  see `{error.ctx.command_path} --help`" if isinstance(error, click.UsageError) and error.ctx else ""
+        click.echo(f"error: {error.format_message()}{look}", err=True)
         sys.exit(error.exit_code)
-    except Exception as error:
-        sys.exit(_report(error))
     except click.Abort:
         shell.say("interrupted; what was finished is kept")
         sys.exit(130)
+    except Exception as error:
+        sys.exit(_report(error))
 
 
 def _report(error: Exception) -> str:
@@ -79,24 +81,38 @@ def _report(error: Exception) -> str:
 @instance_option
 def up(app: Path | None, name: str, values: tuple[Path, ...], wsgi: str, port: int | None, **where: str) -> None:
     """Build the application, install it on a cluster, and send a first request."""
-    from flaskapp_deploy.release import config
-    from flaskapp_deploy.up import install, target
+    from flaskapp_deploy.up import preconditions, target
 
-    release = _release(app, values, name)
-    config.check(release)
-    install.up(release, target.choose(**where), wsgi, port)
+    release, chosen = _release(app, values, name), target.choose(**where)
+    preconditions.check(release, chosen, port)
+    from flaskapp_deploy.up import install  # takes as long to import as the checks
+
+    install.up(release, chosen, wsgi, port)
 
 
 @cli.command()
 @application_option
 @name_option
+@click.option("--all", "everything", is_flag=True, help="The local cluster, with every application and its data.")
 @context_option
 @instance_option
-def down(app: Path | None, name: str, **where: str) -> None:
-    """Delete what `up` created."""
-    from flaskapp_deploy.up import target
+def down(app: Path | None, name: str, everything: bool, **where: str) -> None:
+    """Remove an application with its data, or (--all) the cluster that `up` made."""
+    from flaskapp_deploy.up import removal, target
 
-    shell.say(target.choose(**where).down(_release(app, (), name)))
+    chosen = target.choose(**where)
+    if everything and not isinstance(chosen, target.Context):
+        removal.remove_cluster(chosen)
+    else:
+        removal.remove(_release(app, (), name), chosen)
+
+
+@cli.command()
+def clean() -> None:
+    """Delete the caches: programs, image builds, base images, Python packages."""
+    from flaskapp_deploy.up import removal
+
+    removal.clean()
 
 
 @cli.command()

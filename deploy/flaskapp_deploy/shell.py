@@ -15,6 +15,9 @@ from typing import IO, Any
 
 import click
 
+GRACE = 15  # seconds that a program has to end in an orderly way
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
 
 class DeployError(click.ClickException):
     """What was asked can't be done; the message says what is wrong and what to do."""
@@ -98,25 +101,48 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: str = "",
     timeout: float | None = None,
+    survives: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and capture what it prints.
 
     `env` comes on top of this process's own; after `timeout` seconds it is killed. Without `check`, a failure is no
-    error: the caller reads `returncode`.
+    error: the caller reads `returncode`. It ends when this process is killed, unless it `survives`: a package manager
+    must not stop halfway.
     """
     environment = {**os.environ, **(env or {})}
     line = [str(word) for word in command]
+    pipe, watched = subprocess.PIPE, line if survives else [*_watchdog(line[0]), *line]
     try:
-        result = subprocess.run(
-            line, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout
-        )
+        process = subprocess.Popen(watched, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     except FileNotFoundError as error:
         raise DeployError(f"{error.filename} is not there: install it, or add its directory to PATH") from error
-    except subprocess.TimeoutExpired as error:
-        raise DeployError(f"{' '.join(line)} took more than {timeout:.0f} s") from error
+    with process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise DeployError(f"{' '.join(line)} took more than {timeout:.0f} s") from error
+        except BaseException:  # Ctrl-C, or a signal to this process
+            stop(process, grace=GRACE)
+            raise
+    result = subprocess.CompletedProcess(line, process.returncode, stdout, stderr)
     if check and result.returncode:
         raise DeployError(f"{Path(line[0]).name} {' '.join(line[1:2])} failed: {reason(result)}")
     return result
+
+
+def _watchdog(program: str) -> list[str]:
+    """Words to put before a program, so that it gets SIGTERM when this process ends, however it ends (Linux)."""
+    return ["setpriv", "--pdeathsig=TERM", "--"] if shutil.which("setpriv") and shutil.which(program) else []
+
+
+def end_with_make() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, and send it when a make that started it is killed (Linux)."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if "MAKELEVEL" in os.environ and sys.platform == "linux":
+        import ctypes  # only here: `--help` is quick without it
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def start(command: Sequence[str], log: Path, mode: str = "wb", **options: Any) -> "subprocess.Popen[bytes]":

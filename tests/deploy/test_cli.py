@@ -67,3 +67,13 @@ def test_a_traceback_goes_to_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         f"error: KeyError: 'key'\n  This is a defect of flaskapp-deploy: please report it, with {log}"
     )
     assert log.read_text().startswith("Traceback")
+
+
+def test_an_interruption_is_one_line() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    script = f"from flaskapp_deploy import cli; cli.cli.callback = lambda: exec({code!r}); cli.main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "deploy")}
+    command = [sys.executable, "-c", script, "chart"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stderr.strip() == "interrupted; what was finished is kept"
+    assert result.returncode == 130

@@ -1,7 +1,11 @@
 """What every room of the command uses: errors of one line, files that are whole, waits that end."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,3 +97,49 @@ def test_slow_machines_have_longer_limits(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("TIMEOUT_FACTOR", "fast")
     with pytest.raises(DeployError, match="TIMEOUT_FACTOR='fast' is not a number"):
         shell.seconds(90)
+
+
+# A program that ends in an orderly way when it is told to; its caller, which waits for it.
+ORDERLY = "trap 'echo ended > $1/ended; exit' TERM; echo $$ > $1/pid; while :; do sleep 0.1; done"
+CALLER = """
+import signal, sys
+from flaskapp_deploy import shell
+shell.end_with_make()
+shell.run("bash", "-c", sys.argv[1], "bash", sys.argv[2], survives=len(sys.argv) > 3)
+"""
+
+
+def ended(folder: Path, sent: signal.Signals, *options: str) -> bool:
+    """Send a signal to the caller of a program; return whether the program ended in an orderly way."""
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, ORDERLY, str(folder), *options], stderr=subprocess.PIPE)
+    shell.wait_until((folder / "pid").exists, 30, "the program")
+    time.sleep(0.2)
+    caller.send_signal(sent)
+    caller.communicate(timeout=30)
+    with suppress(DeployError):
+        shell.wait_until((folder / "ended").exists, 2, "its end")
+    if not (folder / "ended").exists():
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    return (folder / "ended").exists()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_program_ends_with_its_caller(tmp_path: Path, sent: signal.Signals) -> None:
+    assert ended(tmp_path, sent)
+
+
+def test_a_package_manager_does_not(tmp_path: Path) -> None:
+    assert not ended(tmp_path, signal.SIGKILL, "survives")
+
+
+def test_a_command_ends_with_its_make(tmp_path: Path) -> None:
+    """make is killed, which tells nobody: the command that it started ends all the same, and what that one started."""
+    (tmp_path / "caller.py").write_text(CALLER)
+    script = f'{sys.executable} {tmp_path}/caller.py "$ORDERLY" {tmp_path}'
+    (tmp_path / "Makefile").write_text(f"SHELL := bash\nup:\n\t@{script.replace('$', '$$')}\n")
+    variables = os.environ | {"ORDERLY": ORDERLY, "PYTHONPATH": str(Path(shell.__file__).parents[1])}
+    with subprocess.Popen(["make", "up"], cwd=tmp_path, env=variables, stderr=subprocess.DEVNULL) as make:
+        shell.wait_until((tmp_path / "pid").exists, 30, "the program")
+        time.sleep(0.2)
+        make.kill()
+    shell.wait_until((tmp_path / "ended").exists, 20, "its end")

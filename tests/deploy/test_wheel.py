@@ -58,7 +58,8 @@ def test_a_directory_needs_no_release_toml(installed: Path, tmp_path: Path) -> N
     command = installed / "flaskapp-deploy"
     project = tmp_path / "shop"
     project.mkdir()
-    assert 'context "absent" does not exist' in refused(command, "up", "--context", "absent", cwd=project)
+    message = "KUBE_CONTEXT=absent is not in your kubeconfig"
+    assert message in refused(command, "up", "--context", "absent", cwd=project)
     assert refused(command, "release", cwd=project) == (
         f"error: there is no release.toml in {project}, which says what to release\n"
     )

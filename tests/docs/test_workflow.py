@@ -16,6 +16,6 @@ def test_commands_exist() -> None:
 
 def test_kind_differs_in_making_the_cluster_alone() -> None:
     own = {name for name, member in vars(Kind).items() if callable(member)}
-    assert own == {"__init__", "up", "down"}
+    assert own == {"__init__", "up", "delete"}
     assert Kind.deliver is Context.deliver
     assert Kind.reach is Context.reach

@@ -31,6 +31,9 @@ STAND_INS = {"debootstrap": "debootstrap", "dpkg-deb": "dpkg"}
 # What Amazon Linux 2023 has of these, by the same names.
 DNF = {"runc", "git"}
 POLICY = Path("/usr/sbin/policy-rc.d")
+NO = "#!/bin/sh\nexit 101\n"
+# Another command's apt-get may be at work, one whose caller was killed, too.
+WAIT = "--option=DPkg::Lock::Timeout=300"
 
 
 def require_root() -> None:
@@ -55,7 +58,7 @@ def ensure(programs: Mapping[str, str]) -> None:
     shell.say(f"installing Debian packages, removing none and starting no service: {' '.join(packages)}")
     with shell.locked(shell.cache() / "packages.lock", "waiting for another installation of packages"), _no_services():
         _run("apt-get", "update", "-qq")
-        _run("apt-get", "install", "-y", "--no-install-recommends", "--no-remove", *packages)
+        _run("apt-get", "install", WAIT, "-y", "--no-install-recommends", "--no-remove", *packages)
 
 
 def busybox() -> Path:
@@ -80,10 +83,10 @@ def busybox() -> Path:
 @contextmanager
 def _no_services() -> Iterator[None]:
     """Debian's own way to keep packages from starting their services: a policy that says no."""
-    if POLICY.exists():
+    if POLICY.exists() and POLICY.read_text() != NO:
         yield
         return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.write_text(NO)  # or one of ours, which a killed command left
     POLICY.chmod(0o755)
     try:
         yield
@@ -100,7 +103,7 @@ def _dnf(packages: list[str]) -> None:
 
 
 def _run(*command: str, cwd: Path | None = None) -> None:
-    result = shell.run(*command, cwd=cwd, env={"DEBIAN_FRONTEND": "noninteractive"}, check=False)
+    result = shell.run(*command, cwd=cwd, env={"DEBIAN_FRONTEND": "noninteractive"}, check=False, survives=True)
     if result.returncode:
         words = " ".join(word for word in command if not word.startswith("-"))
         raise DeployError(f"`{words}` failed; its last lines:\n{shell.tail(result.stdout + result.stderr)}")

@@ -51,6 +51,22 @@ def examine(cluster: Cluster, release: str) -> list[Finding]:
     return merged(causes) or list(doctor.unready())
 
 
+def history(cluster: Cluster, release: str) -> list[Object]:
+    """Return the last revisions of a release, oldest first; none where there is no such release."""
+    result = cluster.helm("history", release, "--max=20", "--output=json", check=False)
+    if result.returncode and "not found" in result.stderr:
+        return []
+    if result.returncode:
+        raise DeployError(f"helm history failed: {reason(result).removeprefix('Error: ')}")
+    return list(json.loads(result.stdout))
+
+
+def last_good(revisions: list[Object]) -> int:
+    """Return the revision to go back to: the last that was installed, else the last of all."""
+    good = [one["revision"] for one in revisions if one["status"] in {"deployed", "superseded"}]
+    return int([revisions[-1]["revision"], *good][-1])
+
+
 def merged(causes: list[Finding]) -> list[Finding]:
     """Join equal findings of several pods into one."""
     places: dict[tuple[str, str], list[str]] = {}
@@ -65,20 +81,14 @@ class Doctor:
     def __init__(self, cluster: Cluster, release: str) -> None:
         self.cluster, self.release, self.now = cluster, release, datetime.now(UTC)
         self.in_namespace = f"--namespace {cluster.namespace}"
-        self.revisions = self._history()
-        self.objects = cluster.objects(KINDS, f"app.kubernetes.io/instance={release}")
-        self.events = sorted(cluster.objects("events"), key=time_of)
-
-    def _history(self) -> list[Object]:
-        result = self.cluster.helm("history", self.release, "--max=20", "--output=json", check=False)
-        if result.returncode and "not found" in result.stderr:
+        self.revisions = history(cluster, release)
+        if not self.revisions:
             raise DeployError(
-                f"there is no release {self.release!r} in the namespace {self.cluster.namespace!r};"
+                f"there is no release {release!r} in the namespace {cluster.namespace!r};"
                 " `helm list --all-namespaces` says which there are"
             )
-        if result.returncode:
-            raise DeployError(f"helm history failed: {reason(result).removeprefix('Error: ')}")
-        return list(json.loads(result.stdout))
+        self.objects = cluster.objects(KINDS, f"app.kubernetes.io/instance={release}")
+        self.events = sorted(cluster.objects("events"), key=time_of)
 
     # --- causes ------------------------------------------------------------------------------------------------------
 
@@ -87,8 +97,7 @@ class Doctor:
         last = self.revisions[-1]
         where = f"release/{self.release} revision {last['revision']}"
         if last["status"].startswith("pending-"):
-            good = [one["revision"] for one in self.revisions if one["status"] in {"deployed", "superseded"}]
-            rollback = f"helm rollback {self.release} {[last['revision'], *good][-1]} {self.in_namespace}"
+            rollback = f"helm rollback {self.release} {last_good(self.revisions)} {self.in_namespace}"
             what = f"{last['status']} since {last['updated'][:19]}: helm is at work, or was ended and left its lock"
             yield Finding(where, what, f"if no helm runs, `{rollback}`, then the same upgrade again")
         elif last["status"] == "failed":

@@ -16,8 +16,9 @@ from urllib3.util import Retry
 
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.release.config import ReleaseConfig
-from flaskapp_deploy.shell import DeployError, say, seconds
-from flaskapp_deploy.up import doctor
+from flaskapp_deploy.shell import DeployError, cache, locked, say, seconds
+from flaskapp_deploy.up import doctor, recovery
+from flaskapp_deploy.up.doctor import name_of
 from flaskapp_deploy.up.target import Local, Target
 
 INSTALL_TIMEOUT = 300  # seconds
@@ -35,7 +36,10 @@ def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None 
     claim_name(cluster, release)
     reference = target.deliver(release, wsgi)
     token = ensure_admin_token(cluster) if release.is_ledger else ""
-    install(cluster, release, reference)
+    with locked(cache() / f"release-{release.namespace}-{release.name}.lock", "waiting for another `up` of it to end"):
+        if target.is_ours:  # on another cluster, helm may be at work on another machine
+            recovery.free(cluster, release.name)
+        install(cluster, release, reference)
     service = service_of(cluster, release)
     with target.reach(cluster, service, port) as url:
         lines = request_ledger(url, token, cluster) if release.is_ledger else request(url, cluster, service)
@@ -44,7 +48,7 @@ def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None 
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
     lines += [f"{cluster.kubectl_line} get pods,hpa,pvc", *(["make shell"] if isinstance(target, Local) else [])]
     print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
-    print("\n".join(f"  {line}" for line in (*lines, "make down")))
+    print("\n".join(f"  {line}" for line in (*lines, f"make down NAME={release.name}")))
 
 
 def ensure_namespace(cluster: Cluster) -> None:
@@ -87,7 +91,7 @@ def begin_anew(cluster: Cluster, release: ReleaseConfig) -> None:
 
     A migration Job that failed is deleted; a Deployment past its progress deadline is restarted.
     """
-    for item in cluster.objects("jobs,deployments", f"app.kubernetes.io/instance={release.name}"):
+    for item in cluster.objects("jobs,deployments", of(release)):
         name, labels = item["metadata"]["name"], item["metadata"]["labels"]
         is_migration = labels.get("app.kubernetes.io/component") == "migration"
         if item["kind"] == "Job" and is_migration and doctor.condition(item, "Failed"):
@@ -116,13 +120,45 @@ def install(cluster: Cluster, release: ReleaseConfig, reference: str) -> None:
     values += [f"--set=secrets.existingSecret={ADMIN_SECRET}"] if release.is_ledger else []
     if (release.chart / "Chart.lock").is_file():  # one without has its subcharts inside, or none
         cluster.helm("dependency", "build", str(release.chart))
-    say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
-    begin_anew(cluster, release)
-    options = ["--install", "--wait", "--wait-for-jobs", f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"]
-    result = cluster.helm("upgrade", release.name, str(release.chart), *options, *values, check=False)
-    if result.returncode:
-        message = result.stderr.strip().removeprefix("Error: ")
-        raise DeployError("\n".join([f"helm upgrade {release.name} failed: {message}", *causes(cluster, release.name)]))
+    upgrade = ["upgrade", release.name, str(release.chart), "--install", *values]
+    limit = f"--timeout={seconds(INSTALL_TIMEOUT):.0f}s"
+    if revision := current_revision(cluster, release, upgrade):
+        say(f"nothing has changed since revision {revision} of {release.name!r}; waiting until every pod is ready")
+        names = [name_of(one) for one in cluster.objects("deployments,statefulsets", of(release))]
+        results = [cluster.kubectl("rollout", "status", name, limit, check=False) for name in names]
+    else:
+        say(f"installing {release.chart.name} as {release.name!r}, waiting until every pod is ready")
+        begin_anew(cluster, release)
+        results = [cluster.helm(*upgrade, "--wait", "--wait-for-jobs", limit, check=False)]
+    for result in results:
+        if result.returncode:
+            message = f"helm upgrade {release.name} failed: {result.stderr.strip().removeprefix('Error: ')}"
+            raise DeployError("\n".join([message, *causes(cluster, release.name)]))
+
+
+def current_revision(cluster: Cluster, release: ReleaseConfig, upgrade: list[str]) -> int:
+    """Return the revision that an upgrade would only repeat: the cluster has the same objects, and no other; else 0."""
+    revisions = doctor.history(cluster, release.name)
+    if not revisions or revisions[-1]["status"] != "deployed":
+        return 0
+    result = cluster.helm(*upgrade, "--dry-run=server", "--output=json", check=False)
+    if result.returncode:  # the upgrade itself will say it
+        return 0
+    planned, installed = json.loads(result.stdout)["manifest"], cluster.helm("get", "manifest", release.name).stdout
+    is_same = objects_in(planned) == objects_in(installed)
+    if not is_same or cluster.kubectl("diff", "--filename=-", stdin=planned, check=False).returncode:
+        return 0
+    return int(revisions[-1]["revision"])
+
+
+def objects_in(manifest: str) -> set[tuple[str, str]]:
+    """Kind and name of each object."""
+    return {(item["kind"], item["metadata"]["name"]) for item in yaml.safe_load_all(manifest) if item}
+
+
+def of(release: ReleaseConfig) -> str:
+    """The selector of a release's objects."""
+    return f"app.kubernetes.io/instance={release.name}"
 
 
 def causes(cluster: Cluster, release: str) -> list[str]:
@@ -135,19 +171,23 @@ def causes(cluster: Cluster, release: str) -> list[str]:
 
 def service_of(cluster: Cluster, release: ReleaseConfig) -> str:
     """Return the name of the application's Service."""
-    selector = f"app.kubernetes.io/instance={release.name},app.kubernetes.io/component=web"
+    selector = f"{of(release)},app.kubernetes.io/component=web"
     for service in cluster.objects("services", selector):
         return str(service["metadata"]["name"])
     raise DeployError(f"release {release.name!r} has no Service with the labels {selector}")
 
 
 def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
-    """Post a deployment and read it back through the Service; return lines for the shell that do the same."""
-    posted = json.loads(fetch(f"{url}/api/v1/deployments", DEPLOYMENT, token))
-    read = json.loads(fetch(f"{url}/api/v1/deployments/{posted['id']}"))
-    if read["version"] != DEPLOYMENT["version"]:
-        raise DeployError(f"the ledger answered another deployment than the one posted: {read}")
-    say(f"posted a deployment and read it back: {read['id']}")
+    """Read an example's deployment through the Service, posted the first time; return lines for the shell."""
+    example = f"{url}/api/v1/deployments?service={DEPLOYMENT['service']}&environment={DEPLOYMENT['environment']}"
+    if json.loads(fetch(example))["items"]:
+        say("the ledger has the example's deployment")
+    else:
+        posted = json.loads(fetch(f"{url}/api/v1/deployments", DEPLOYMENT, token))
+        read = json.loads(fetch(f"{url}/api/v1/deployments/{posted['id']}"))
+        if read["version"] != DEPLOYMENT["version"]:
+            raise DeployError(f"the ledger answered another deployment than the one posted: {read}")
+        say(f"posted an example's deployment and read it back: {read['id']}")
     secret = f"get secret {ADMIN_SECRET} --template '{{{{.data.API_ADMIN_TOKEN | base64decode}}}}'"
     return [
         f"TOKEN=$({cluster.kubectl_line} {secret})",

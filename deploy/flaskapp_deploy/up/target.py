@@ -10,11 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from flaskapp_deploy import programs, shell
-from flaskapp_deploy.cluster import lifecycle
+from flaskapp_deploy import machine, programs, shell
+from flaskapp_deploy.cluster import lifecycle, localcluster
+from flaskapp_deploy.cluster.process import Process
 from flaskapp_deploy.images import buildkit, image
 from flaskapp_deploy.kubernetes import Cluster
-from flaskapp_deploy.programs import packages
 from flaskapp_deploy.release.config import ReleaseConfig
 from flaskapp_deploy.shell import DeployError
 
@@ -25,9 +25,11 @@ FORWARD_TIMEOUT = 10.0  # seconds
 class Local:
     """The local cluster: no Docker engine needed."""
 
-    def __init__(self, instance: str) -> None:
+    is_ours = True
+
+    def __init__(self, instance: str, reason: str) -> None:
         self.instance = instance
-        self.description = f"the local cluster {instance!r} (no Docker engine answers)"
+        self.description = f"the local cluster {instance!r} ({reason})"
 
     def up(self) -> None:
         """Start the cluster, or repair it."""
@@ -55,8 +57,23 @@ class Local:
         """A URL that leads to the Service for as long as the cluster runs."""
         yield lifecycle.forward(self.instance, cluster.namespace, service, port)
 
-    def down(self, release: ReleaseConfig) -> str:
-        """Delete the cluster with its data."""
+    def service_at(self, port: int) -> str:
+        """The namespace and name of the Service that a port of this machine leads to; empty where it is not ours."""
+        local = localcluster.load(self.instance)
+        for record in local.run.glob("forward-*.json") if local else ():
+            process = Process(record)
+            if process.pid and f"TCP4-LISTEN:{port}," in process.command[1]:
+                return record.stem.removeprefix("forward-")
+        return ""
+
+    def close(self, cluster: Cluster) -> None:
+        """End the forwarders to the Services of a namespace."""
+        for service in cluster.objects("services"):
+            name = f"forward-{cluster.namespace}-{service['metadata']['name']}"
+            lifecycle.existing(self.instance).process(name).stop(grace=1)
+
+    def delete(self) -> str:
+        """Delete the cluster with its data; return a line that says so."""
         if lifecycle.down(self.instance):
             return f"the local cluster {self.instance!r} is deleted, with its data"
         return f"there is no local cluster {self.instance!r}"
@@ -64,6 +81,8 @@ class Local:
 
 class Context:
     """An existing cluster of the user: only the release and its namespace are created there."""
+
+    is_ours = False
 
     def __init__(self, context: str) -> None:
         self.context = context
@@ -79,14 +98,20 @@ class Context:
 
     def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Return IMAGE; for a kind cluster without it, build the image and load it."""
-        if reference := os.environ.get("IMAGE"):
-            return reference
-        if self.context.startswith("kind-"):
-            return _docker_build_and_load(release, wsgi, self.context.removeprefix("kind-"))
-        raise DeployError(
-            f"images can't be loaded into the nodes of {self.context!r}:"
-            " push one and name it with IMAGE=registry/name:tag"
-        )
+        self.check_image()
+        reference = os.environ.get("IMAGE")
+        return reference or _docker_build_and_load(release, wsgi, self.context.removeprefix("kind-"))
+
+    def check_image(self) -> None:
+        """Fail where the image can't come to the nodes."""
+        if not os.environ.get("IMAGE") and not self.context.startswith("kind-"):
+            raise DeployError(
+                f"images can't be loaded into the nodes of {self.context!r}:"
+                " push one and name it with IMAGE=registry/name:tag"
+            )
+
+    def close(self, cluster: Cluster) -> None:
+        """Nothing is open: forwarding ends with its command."""
 
     @contextmanager
     def reach(self, cluster: Cluster, service: str, port: int | None) -> Iterator[str]:
@@ -108,19 +133,11 @@ class Context:
             finally:
                 shell.stop(forward)
 
-    def down(self, release: ReleaseConfig) -> str:
-        """Uninstall the release; the namespace and its data stay."""
-        cluster = self.cluster(release.namespace)
-        cluster.helm("uninstall", release.name, "--ignore-not-found", "--wait")
-        cluster.kubectl("delete", "configmap", f"{release.name}-source", "--ignore-not-found")
-        return (
-            f"the release {release.name!r} is uninstalled; its data stays until you"
-            f" `kubectl --context {self.context} delete namespace {release.namespace}`"
-        )
-
 
 class Kind(Context):
     """kind, where a Docker engine answers: quicker than building Kubernetes. Not run by this repository's own tests."""
+
+    is_ours = True
 
     def __init__(self) -> None:
         super().__init__(f"kind-{KIND_CLUSTER}")
@@ -132,8 +149,8 @@ class Kind(Context):
             shell.say("creating a kind cluster (about a minute)")
             _kind("create", "cluster", "--name", KIND_CLUSTER, "--wait", "120s")
 
-    def down(self, release: ReleaseConfig) -> str:
-        """Delete the kind cluster with its data."""
+    def delete(self) -> str:
+        """Delete the kind cluster with its data; return a line that says so."""
         _kind("delete", "cluster", "--name", KIND_CLUSTER)
         return "the kind cluster is deleted, with its data"
 
@@ -144,11 +161,31 @@ Target = Local | Context
 def choose(context: str, instance: str) -> Target:
     """Return the first that is available: a named context, kind on a Docker engine, the local cluster."""
     if context:
+        names = contexts()
+        if context not in names:
+            listed = ", ".join(names) or "none"
+            meant = machine.did_you_mean(context, names)
+            raise DeployError(f"KUBE_CONTEXT={context} is not in your kubeconfig{meant}\n  the contexts are: {listed}")
         return Context(context)
-    if shutil.which("docker") and shell.run("docker", "info", check=False).returncode == 0:
+    docker = machine.docker_problem()
+    if not docker:
         return Kind()
-    packages.require_root()
-    return Local(instance)
+    if problem := machine.local_cluster_problem(docker):
+        raise DeployError(problem)
+    return Local(instance, docker)
+
+
+def contexts() -> list[str]:
+    """The names of the contexts in the user's kubeconfig."""
+    files = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    names: list[str] = []
+    for file in map(Path, filter(None, files.split(os.pathsep))):
+        try:
+            document = yaml.safe_load(file.read_text()) if file.is_file() else None
+        except yaml.YAMLError as error:
+            raise DeployError(f"the kubeconfig {file} is not YAML: {' '.join(str(error).split())}") from None
+        names += [str(context["name"]) for context in (document or {}).get("contexts") or []]
+    return list(dict.fromkeys(names))
 
 
 def _docker_build_and_load(release: ReleaseConfig, wsgi: str, cluster: str) -> str:

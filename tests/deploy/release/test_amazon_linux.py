@@ -41,7 +41,8 @@ CHECKS = [f"tests/{suite}/**/*.py" for suite in ("lint", "service", "chart", "in
 ALLOWED = {
     "deploy/flaskapp_deploy/rehearsal/rehearse.py": {"apt-get"},  # runs on a developer's machine
     "deploy/flaskapp_deploy/release/sbom.py": {"dpkg"},  # of the image
-    "deploy/venv.sh": {"apt-get"},
+    "deploy/flaskapp_deploy/checkout.py": {"apt-get"},
+    "deploy/flaskapp_deploy/up/preconditions.py": {"apt-get"},
     "tests/__main__.py": {"apt-get"},
     "tests/amazon_linux.py": {*amazon_linux.ABSENT, "/usr/lib/cni", "/usr/lib/postgresql", "nogroup"},
     "tests/chart/postgresql_server.py": {"apt-get", "apt-cache", "dpkg-deb"},
