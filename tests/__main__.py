@@ -72,7 +72,7 @@ LANES = 3
 # What may not run beside a suite. `cluster` counts mounts, links and processes on the machine, before and after.
 APART = {
     "cluster": {"pipeline", "release", "examples"},
-    "release-long": set(SUITES),
+    **{long: set(SUITES) for long in ("release-long", "machines")},
 }
 # Suites that measure time, or have limits of some seconds, go before the others on the cores.
 TIMED = {"release", "release-long", "service"}

@@ -31,9 +31,11 @@ def test_a_check_is_repeated_until_it_succeeds(waiting: list[str], tmp_path: Pat
         assert process.wait(timeout=10) == 0
 
 
-def test_a_pod_that_waits_ends_at_once(waiting: list[str]) -> None:
-    with subprocess.Popen([*waiting, "false"]) as process:
-        time.sleep(1)
+def test_a_pod_that_waits_ends_at_once(waiting: list[str], tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with subprocess.Popen([*waiting, "sh", "-c", f"touch {flag}; exit 1"]) as process:
+        while not flag.exists():
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=2) == 128 + signal.SIGTERM
 

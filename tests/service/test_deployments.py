@@ -65,6 +65,12 @@ def test_finish_once(client: FlaskClient) -> None:
     assert client.get(path).json == first.json
 
 
+def test_bounds_of_any_offset(client: FlaskClient) -> None:
+    """PostgreSQL itself refuses offsets of 16 hours and more."""
+    answer = client.get("/api/v1/deployments?since=4270-05-13T10:22:06%2B22:39&until=0632-03-14T15:36:10-22:39")
+    assert (answer.status_code, decoded(answer)["items"]) == (200, [])
+
+
 def test_list_is_newest_first_and_filtered(client: FlaskClient) -> None:
     for hour, service, environment in ((1, "a", "x"), (3, "a", "y"), (2, "b", "x")):
         post(client, service=service, environment=environment, started_at=f"2026-01-01T0{hour}:00:00Z")
@@ -172,6 +178,7 @@ def test_bad_body(client: FlaskClient, content: bytes, content_type: str, status
         "/api/v1/deployments?service=%00",
         "/api/v1/deployments?service=%ff",
         "/api/v1/deployments?unknown=1",
+        "/api/v1/deployments?since=0001-01-01T00:00:00%2B22:39",
         "/api/v1/services?unknown=1",
         "/api/v1/deployments/1",
         "/api/v1/services/Shop",

@@ -22,6 +22,14 @@ def plausible(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Convert a time to UTC: PostgreSQL takes offsets below 16 hours only, and the API up to 24."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie in the years 1 to 9999 in UTC too") from None
+
+
 def printable(text: str) -> str:
     """Check that a text has no control characters."""
     if not text.isprintable():
@@ -43,6 +51,7 @@ def known_zone(name: str) -> str:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(plausible), Field(description="RFC 3339, with its offset from UTC.")]
+Bound = Annotated[AwareDatetime, AfterValidator(in_utc)]
 Name = Annotated[
     str,
     Field(
@@ -162,8 +171,8 @@ class DeploymentQuery(Input):
     service: Name | None = None
     environment: Name | None = None
     status: Status | None = None
-    since: AwareDatetime | None = Field(default=None, description="Started at or after this moment.")
-    until: AwareDatetime | None = Field(default=None, description="Started before this moment.")
+    since: Bound | None = Field(default=None, description="Started at or after this moment.")
+    until: Bound | None = Field(default=None, description="Started before this moment.")
     cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
     limit: int = Field(default=PAGE, ge=1, le=100)
 
