@@ -28,6 +28,7 @@ SHELL = [
     "deploy/flaskapp_deploy/cluster/node-init.sh",
     ".ci/run",
     *map(str, Path("charts").glob("*.sh")),
+    *map(str, Path("tests/machines").glob("*.sh")),
     *map(str, Path("charts").glob("*/files/*.sh")),
 ]
 COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/reports/coverage.xml"]
@@ -60,6 +61,7 @@ SUITES: dict[str, list[list[str]]] = {
     "release-long": [["env", "LONG=1", *PYTEST, "--capture=no", *LONG]],
     "examples": [[*PYTEST, "tests/examples"]],
     "docs": [[*PYTEST, "tests/docs"]],
+    "machines": [[*PYTEST, "tests/machines"]],  # two virtual machines, each for the better part of an hour if emulated
 }
 # Programs that come as Debian packages. Amazon Linux, where releases are built, has neither.
 FROM_DEBIAN = {"lint": "shellcheck", "service": "chromium", "docs": "shellcheck"}
