@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import click
 
 from flaskapp_deploy import __version__, shell
-from flaskapp_deploy.programs import binaries, groups, program
 from flaskapp_deploy.resources import CHART
 
 if TYPE_CHECKING:
@@ -155,6 +154,8 @@ def rehearse(instance: str) -> None:
 @click.argument("group", nargs=-1)
 def programs(group: tuple[str, ...]) -> None:
     """Build pinned programs, and print the directory of each GROUP (default: all but kind)."""
+    from flaskapp_deploy.programs import binaries, groups
+
     for one in group or [name for name in groups() if name != "kind"]:
         print(binaries(one))
 
@@ -325,6 +326,7 @@ def cluster_load(name: str, reference: str, archive: Path) -> None:
 def cluster_shell(name: str, node_name: str | None) -> None:
     """Open a shell with kubectl and helm set up for the cluster, or inside NODE."""
     from flaskapp_deploy.cluster import lifecycle, node
+    from flaskapp_deploy.programs import binaries, program
 
     made = lifecycle.existing(name)
     inside = node_name and node.enter(made, node_name, "/bin/bash")
