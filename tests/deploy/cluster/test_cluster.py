@@ -112,6 +112,8 @@ def resolver() -> Iterator[None]:
         with suppress(OSError):
             while True:
                 query, sender = server.recvfrom(512)
+                if not query:  # it was shut down
+                    return
                 question = query[12 : query.index(0, 12) + 5]
                 record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x1e\x00\x04\xcb\x00\x71\x07"
                 count = 1 if question.endswith(b"\0\1\0\1") else 0
