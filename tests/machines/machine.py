@@ -60,7 +60,7 @@ class Machine:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*leash, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         started = time.monotonic()
-        while (seconds := time.monotonic() - started) < shell.seconds(limit) and self.process.poll() is None:
+        while (seconds := time.monotonic() - started) < limit and self.process.poll() is None:
             if self.run("true", check=False).returncode == 0:
                 self.boot_seconds = seconds
                 return True
@@ -175,7 +175,8 @@ def booted(debian: Debian, work: Path) -> Iterator[Machine]:
 
 def _boot(debian: Debian, work: Path) -> Machine:
     """Boot by KVM where that works: some machines have /dev/kvm, and a guest dies in it."""
-    accelerators = {"kvm": 60, "tcg": 600} if os.access("/dev/kvm", os.W_OK) else {"tcg": 600}
+    emulated = {"tcg": shell.seconds(600)}
+    accelerators = {"kvm": 60.0} | emulated if os.access("/dev/kvm", os.W_OK) else emulated
     for accelerator, limit in accelerators.items():
         machine = Machine(debian, work, accelerator)
         if machine.boot(limit):
