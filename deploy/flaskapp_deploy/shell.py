@@ -148,9 +148,10 @@ def end_with_make() -> None:
 def start(command: Sequence[str], log: Path, mode: str = "wb", **options: Any) -> "subprocess.Popen[bytes]":
     """Start a program in a session of its own, which writes what it prints into a log; `options` are Popen's."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    nothing = subprocess.DEVNULL
+    # With a strict umask, containerd would make file systems that only root may enter, and pods' users are others.
+    options = {"stdin": subprocess.DEVNULL, "start_new_session": True, "umask": 0o022, **options}
     with log.open(mode) as output:
-        return subprocess.Popen(command, stdin=nothing, stdout=output, stderr=output, start_new_session=True, **options)
+        return subprocess.Popen(command, stdout=output, stderr=output, **options)
 
 
 def stop(process: subprocess.Popen[Any], grace: float = 10, first: signal.Signals = signal.SIGTERM) -> None:

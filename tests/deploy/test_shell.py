@@ -143,3 +143,12 @@ def test_a_command_ends_with_its_make(tmp_path: Path) -> None:
         time.sleep(0.2)
         make.kill()
     shell.wait_until((tmp_path / "ended").exists, 20, "its end")
+
+
+def test_a_strict_umask_is_not_handed_on(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert shell.start(["sh", "-c", "umask"], tmp_path / "log").wait(10) == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").read_text() == "0022\n"

@@ -98,11 +98,12 @@ def cache(debian: Debian) -> Path:
 def _fill(stage: Path, debian: Debian) -> None:
     """Put the programs and images of `make up` into a cache, from a clone with the machine's umask."""
     kubernetes = programs.binaries("kubernetes")
-    for binaries in (kubernetes, programs.binaries("chart"), programs.binaries("images")):
-        shutil.copytree(binaries, stage / "flaskapp/tools" / binaries.name)
-    for name in ("addons", "baseimages"):  # where this machine has them, that much quicker
-        if (shell.cache() / name).exists():
-            shutil.copytree(shell.cache() / name, stage / "flaskapp" / name)
+    tools = [kubernetes, programs.program("chart", "helm").parent, programs.binaries("images")]
+    made = [path for name in ("addons", "baseimages") if (path := shell.cache() / name).exists()]
+    (stage / "flaskapp/tools").mkdir(parents=True)
+    shell.run("cp", "-a", *tools, stage / "flaskapp/tools")  # the servers are one file with several names
+    if made:
+        shell.run("cp", "-a", *made, stage / "flaskapp")
     clone = stage.parent / "clone"
     shell.run("sh", "-c", f"umask {debian.umask}; git clone -q {shlex.quote(str(ROOT))} {shlex.quote(str(clone))}")
     with pytest.MonkeyPatch.context() as patch:

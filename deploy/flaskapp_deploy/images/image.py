@@ -1,6 +1,7 @@
 """Images by the one Dockerfile, for any directory with a WSGI application and its requirements."""
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -104,6 +105,7 @@ def scratch_image(
             copy = context / str(number) / Path(target).name
             copy.parent.mkdir(parents=True)
             shutil.copy2(source, copy)
+            copy.chmod(0o755 if os.access(source, os.X_OK) else 0o644)  # whatever the umask was when it was made
             lines.append(f"COPY {number}/{copy.name} {target}")
         lines += [f"ENTRYPOINT {json.dumps(entrypoint)}"]
         (context / "Dockerfile").write_text("\n".join(lines) + "\n")
