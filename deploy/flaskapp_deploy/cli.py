@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from dataclasses import replace
 from functools import partial
@@ -138,6 +140,21 @@ def run(port: int) -> None:
     from flaskapp_deploy.up import run
 
     run.main(port)
+
+
+@cli.command()
+@click.argument("repository", nargs=-1)
+def registry(repository: tuple[str, ...]) -> None:
+    """Serve a registry with ECR's rules and each REPOSITORY until it is interrupted; it keeps nothing."""
+    from flaskapp_deploy.rehearsal.registry import serve
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="flaskapp-registry-") as home, serve(Path(home)) as server:
+        for name in repository:
+            server.create(name)
+        print(f"export SSL_CERT_FILE={server.certificates}")
+        print(f"helm registry login {server.address} --username AWS --password {server.token()}", flush=True)
+        signal.pause()
 
 
 @cli.command()

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -292,3 +293,21 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
             registry.serve(tmp_path, port=taken.getsockname()[1]),
         ):
             pass
+
+
+def test_the_word_registry(tmp_path: Path) -> None:
+    """It serves until it is interrupted, says how to log in, and keeps nothing."""
+    command = [sys.executable, "-m", "flaskapp_deploy", "registry", "hello"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            export, login = process.stdout.readline().split(), process.stdout.readline().split()
+            bundle, address, token = export[1].partition("=")[2], login[3], login[-1]
+            credentials = ("AWS", token)
+            tags = requests.get(f"https://{address}/v2/absent/tags/list", auth=credentials, verify=bundle, timeout=10)
+            assert tags.json()["errors"][0]["code"] == "NAME_UNKNOWN"
+            assert requests.get(f"https://{address}/v2/", auth=credentials, verify=bundle, timeout=10).ok
+        finally:
+            process.terminate()
+    assert not list(tmp_path.iterdir())
