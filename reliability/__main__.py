@@ -6,15 +6,14 @@ named change their own lines of the table.
 """
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import click
 
+from flaskapp_deploy import machine
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.shell import DeployError, say
 from reliability import mutations, scenario, scenarios
@@ -83,8 +82,7 @@ def prepare_environment(name: str) -> Environment:
     cluster = lifecycle.existing(name)
     if len(cluster.nodes) < 2:
         raise DeployError(f"instance {name!r} has one node, and the scenarios need two: run `cluster node add`")
-    [available] = re.findall(r"MemAvailable: +(\d+)", Path("/proc/meminfo").read_text())
-    free = int(available) * 1024
+    free = machine.available_memory()
     if free < MEMORY:
         raise DeployError(f"{free / 2**30:.1f} GiB of memory are free, and the scenarios need {MEMORY / 2**30:.0f}")
     env = Environment(lifecycle.up(name))

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 DOCKER_TIMEOUT = 5  # seconds
 ELSEWHERE = "start Docker (kind is used then) or set KUBE_CONTEXT=…"
@@ -46,6 +47,13 @@ def target_problem() -> str:
     """Why `up` has no cluster to go to on this machine; empty where it has one."""
     docker = docker_problem()
     return local_cluster_problem(docker) if docker else ""
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that programs can still have; 0 where the system has no such file."""
+    if not meminfo.exists():
+        return 0
+    return int(meminfo.read_text().partition("MemAvailable:")[2].split()[0]) * 1024
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:

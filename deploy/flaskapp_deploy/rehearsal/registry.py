@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -95,10 +94,7 @@ def _process(command: Sequence[str], log: Path, ready: str) -> Iterator[str]:
     environment = os.environ | {"PYTHONPATH": str(PACKAGES), "OTEL_TRACES_EXPORTER": "none"}
     # It ends with its parent, however that ends.
     line = ["setpriv", "--pdeathsig=TERM", *command]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            line, stdout=output, stderr=output, env=environment, cwd=log.parent, start_new_session=True
-        )
+    process = shell.start(line, log, env=environment, cwd=log.parent)
 
     def addresses() -> list[str]:
         return re.findall(ready, log.read_text(errors="replace"))

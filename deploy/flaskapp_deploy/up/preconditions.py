@@ -126,18 +126,12 @@ def check_memory(instance: str) -> None:
     cluster = localcluster.load(instance)
     if cluster and cluster.runs("kube-apiserver"):
         return
-    free = available_memory()
+    free = machine.available_memory()
     if free < MEMORY:
         raise DeployError(
             f"{free / GIB:.1f} GiB of memory are available, and the local cluster needs {MEMORY / GIB:.1f}\n"
             f"  end other programs or clusters, or {machine.ELSEWHERE}"
         )
-
-
-def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that programs can still have."""
-    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def check_port(port: int, release: ReleaseConfig, target: Target) -> None:

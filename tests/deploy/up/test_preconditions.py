@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flaskapp_deploy import machine
 from flaskapp_deploy.release import config
 from flaskapp_deploy.resources import CHART, ROOT
 from flaskapp_deploy.shell import DeployError
@@ -107,7 +108,7 @@ def test_a_disk_and_a_memory_that_are_small(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(DeployError, match=r"GiB of memory are available, and the local cluster needs 931322\.6"):
         preconditions.check_memory("nobodys")
     (tmp_path / "meminfo").write_text("MemTotal:  24000 kB\nMemAvailable:    2048 kB\n")
-    assert preconditions.available_memory(tmp_path / "meminfo") == 2 * 2**20
+    assert machine.available_memory(tmp_path / "meminfo") == 2 * 2**20
 
 
 def test_a_first_start_needs_more_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
