@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from flaskapp_deploy.images import image
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
+HOME = pwd.getpwnam("root").pw_dir  # in every machine as on this one
 # What decides what lies in the cache that a machine starts with.
 SOURCES = ("Dockerfile", "requirements*.lock", "deploy/venv.sh", "deploy/flaskapp_deploy/programs/**/go.*")
 
@@ -49,7 +51,7 @@ BOOKWORM = Debian(
     release="bookworm",
     memory=4096,
     user="root",
-    checkout="/root/my checkouts/flaskapp",
+    checkout="/srv/my checkouts/flaskapp",
     umask="077",
     besides="umask 077, a checkout with a space in its path, an nftables firewall that drops by default",
 )
@@ -118,7 +120,7 @@ def _fill(stage: Path, debian: Debian) -> None:
 def _virtual_environment(disk: Path, stage: Path) -> None:
     """Let deploy/venv.sh make its environment with the machine's own Python, at the place where it will lie."""
     command = ["unshare", "--mount", str(HERE / "chroot.sh"), str(disk), str(stage), str(ROOT), "/mnt/deploy/venv.sh"]
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": HOME}
     environment |= {name: value for name, value in os.environ.items() if _of_pip(name)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, shell.tail(result.stdout + result.stderr, 20)

@@ -7,6 +7,7 @@ release=$1 directory=$2 root=$2/root here=$(dirname "$(realpath "$0")")
 # In namespaces of its own: a mount made here is seen nowhere else, and goes with this script.
 [ "${ISOLATED:-}" ] || ISOLATED=1 exec unshare --mount --pid --fork --kill-child --mount-proc "$here/image.sh" "$@"
 umask 022
+home=$(getent passwd root | cut -d: -f6)
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
 # Debian's standard system and what README.md asks for: Python, make, git, curl.
@@ -21,8 +22,8 @@ mount --bind /proc "$root/proc"
 chroot "$root" apt-get update -qq
 chroot "$root" apt-get install -y -qq --no-install-recommends linux-image-cloud-amd64 initramfs-tools
 
-printf 'LABEL=root / ext4 defaults 0 1\nLABEL=cache /root/.cache ext4 defaults 0 2\n' > "$root/etc/fstab"
-mkdir -p "$root/root/.cache" "$root/etc/systemd/network"
+printf 'LABEL=root / ext4 defaults 0 1\nLABEL=cache %s/.cache ext4 defaults 0 2\n' "$home" > "$root/etc/fstab"
+mkdir -p "$root$home/.cache" "$root/etc/systemd/network"
 printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n' > "$root/etc/systemd/network/10-dhcp.network"
 echo "$release" > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$release" > "$root/etc/hosts"

@@ -22,7 +22,7 @@ SNAPSHOT = {
     "control groups": "find /sys/fs/cgroup -type d",
     # Whatever belongs to a package stays, and so does the cache. git says what is new in the checkout.
     "files": r"""comm -23 \
-      <(find / /run /tmp /dev/shm -xdev \( -path {checkout} -o -path /root/.cache \) -prune -o -print | sort -u) \
+      <(find / /run /tmp /dev/shm -xdev \( -path {checkout} -o -path ~root/.cache \) -prune -o -print | sort -u) \
       <(sed -E 's#^/(bin|sbin|lib|lib64)(/|$)#/usr/\1\2#' /var/lib/dpkg/info/*.list | sort -u)""",
 }
 # What a Debian changes by itself, or a package's own scripts write: apt says which packages are installed.
@@ -33,7 +33,8 @@ OWN = {
     "files": (
         r"/(usr/lib/python3|usr/share/python3|etc|var/lib/(dpkg|apt|systemd|ucf|etcd|containerd|dbus)"
         r"|var/cache|var/log|var/backups|run/(systemd|user|udev|log|dbus|sudo|credentials|utmp|initctl|lock))(/.*)?"
-        r"|/tmp/(systemd-private|snap)-.*|/var/tmp/systemd-private-.*|.*/\.bash_history|/root/\.local(/state)?"
+        r"|/tmp/(systemd-private|snap)-.*|/var/tmp/systemd-private-.*|.*/\.bash_history"
+        rf"|{disks.HOME}/\.local(/state)?"
     ),
 }
 # What the ledger wants to know of a database, and none that answers.
