@@ -1,26 +1,36 @@
 {{/* The pod of the migration. First it waits for the database, so that no attempt is spent on a server that is still starting. */}}
 {{- define "flaskapp.migrationPod" -}}
-{{- $hook := eq .Values.migrations.mode "hook" }}
-{{- $owner := dict "root" . "account" "owner" -}}
-metadata:
-  labels:
-    {{- include "flaskapp.instanceLabels" . | nindent 4 }}
-    app.kubernetes.io/component: migration
-  annotations:
-    {{- include "flaskapp.checksums" . | nindent 4 }}
-    flaskapp/migration-retry: {{ .Values.migrations.retry | quote }}
-spec:
-  {{- /* A hook runs before the release's own account exists. */}}
-  serviceAccountName: {{ ternary "default" (include "flaskapp.serviceAccountName" .) (and $hook .Values.serviceAccount.create) }}
-  {{- include "flaskapp.podSettings" . | nindent 2 }}
-  restartPolicy: Never
-  {{- with include "flaskapp.waitForDatabase" $owner }}
-  initContainers:
-    - {{ . | indent 6 | trim }}
-  {{- end }}
-  containers:
-    - {{ include "flaskapp.container" (merge (dict "name" "migrate" "command" .Values.migrations.command) $owner) | indent 6 | trim }}
-  volumes: {{- include "flaskapp.volumes" (dict "root" . "accounts" (list "owner")) | nindent 4 }}
+{{- $pod := dict "root" . "account" "owner" "own" .Values.migrations.pod "component" "migration" }}
+{{- $init := list }}
+{{- with include "flaskapp.waitForDatabase" $pod }}
+{{- $init = list (fromYaml .) }}
+{{- end }}
+{{- include "flaskapp.podTemplate" (merge (dict
+  "container" (include "flaskapp.container" (merge (dict "name" "migrate" "command" .Values.migrations.command) $pod))
+  "init" (toYaml $init) "accounts" (list "owner") "ends" "true"
+  "annotations" (merge (include "flaskapp.checksums" . | fromYaml) (dict "flaskapp/migration-retry" (toString .Values.migrations.retry)))) $pod) }}
+{{- end }}
+
+{{/* What pods that serve wait for before they start, as a YAML list of init containers. Arguments: root, account, own, component. */}}
+{{- define "flaskapp.waitContainers" -}}
+{{- $mode := include "flaskapp.migrationMode" .root }}
+{{- $list := list }}
+{{- $wait := and (has $mode (list "job" "hook")) .root.Values.migrations.waitCommand }}
+{{- if and (include "flaskapp.hasDatabase" .root) (not $wait) .root.Values.database.wait }}
+{{- with include "flaskapp.waitForDatabase" . }}
+{{- $list = append $list (fromYaml .) }}
+{{- end }}
+{{- end }}
+{{- if eq $mode "initContainer" }}
+{{- $list = append $list (include "flaskapp.container" (merge (dict "account" "owner" "name" "migrate" "command" .root.Values.migrations.command) .) | fromYaml) }}
+{{- else if $wait }}
+{{- $repeat := concat (list "python" "-c" (include "flaskapp.repeat" .)) .root.Values.migrations.waitCommand }}
+{{- $list = append $list (include "flaskapp.container" (merge (dict "name" "wait-for-schema" "command" $repeat) .) | fromYaml) }}
+{{- end }}
+{{- toYaml $list }}
+{{- end }}
+
+{{- define "flaskapp.waitVolumes" -}}
 {{- end }}
 
 {{/*
