@@ -30,7 +30,7 @@ class Clients:
 
     def __init__(self, example: OwnExample) -> None:
         self.example = example
-        self.accepted = 0
+        self.accepted: list[int] = []
         self.failures: list[str] = []
         self._enough = threading.Event()
 
@@ -42,7 +42,7 @@ class Clients:
             self.failures.append(f"job {number}: {error}")
             return
         if answer.status_code == 202:
-            self.accepted += 1
+            self.accepted.append(number)
         else:
             self.failures.append(f"job {number}: {answer.status_code} {answer.text[:200]}")
 
@@ -117,7 +117,7 @@ def test_each_job_is_done_once(
             queue.cluster.helm("rollback", queue.name, "1", *WAIT)
             drain(admin("example-jobs"), queue, kubernetes.nodes)
     assert clients.failures == []
-    accepted = clients.accepted
+    accepted = len(clients.accepted)
     wait(lambda: set(queue.counts()["jobs"]) <= {"succeeded", "failed"}, 120, f"the end of {accepted} jobs")
     counts = queue.counts()
     print(f"{accepted} jobs accepted, {counts}")
