@@ -1,21 +1,37 @@
 {{/*
 First line of every template: a section that values empty (`rollout:` with everything below it commented out) is its
-default, and the application has its name. Both are kept in .Values, so this costs something only once.
+default, what an overlay removed by null is gone, and the application has its name. All are kept in .Values, so this costs
+something only once.
 */}}
 {{- define "flaskapp.prepare" -}}
 {{- if not (hasKey .Values "_name") }}
-{{- include "flaskapp.restore" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml)) }}
+{{- include "flaskapp.restore" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml) "whole" false) }}
+{{- range list .Values.config .Values.secrets.values .Values.files .Values.cronJobs .Values.components .Values.persistence }}
+{{- $map := . }}
+{{- range $key, $value := $map }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := unset $map $key }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $_ := set .Values "_name" (.Values.nameOverride | default (include "flaskapp.keptName" .) | default .Release.Name | trunc 63 | trimSuffix "-") }}
 {{- end }}
 {{- end }}
 
+{{/* Arguments: values, defaults (charts/schema.py says what `=` and `?` mean), whole (the section is empty). */}}
 {{- define "flaskapp.restore" -}}
 {{- $values := .values }}
+{{- $whole := .whole }}
 {{- range $key, $default := .defaults }}
-{{- if or (not (hasKey $values $key)) (kindIs "invalid" (get $values $key)) }}
-{{- $_ := set $values $key $default }}
-{{- else if and (kindIs "map" $default) (kindIs "map" (get $values $key)) }}
-{{- include "flaskapp.restore" (dict "values" (get $values $key) "defaults" $default) }}
+{{- $name := $key | trimSuffix "?" | trimSuffix "=" }}
+{{- $missing := or (not (hasKey $values $name)) (kindIs "invalid" (get $values $name)) }}
+{{- if and $default (kindIs "map" $default) (not (hasSuffix "=" $key)) }}
+{{- if $missing }}
+{{- $_ := set $values $name (dict) }}
+{{- end }}
+{{- include "flaskapp.restore" (dict "values" (get $values $name) "defaults" $default "whole" $missing) }}
+{{- else if and $missing (or $whole (not (hasSuffix "?" $key))) }}
+{{- $_ := set $values $name $default }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -41,6 +57,15 @@ default, and the application has its name. Both are kept in .Values, so this cos
 {{- else }}
 {{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" }}
 {{- end }}
+{{- end }}
+
+{{/* The name of a further object, shortened where it is too long. Arguments: root, name, limit. */}}
+{{- define "flaskapp.childName" -}}
+{{- $full := printf "%s-%s" (include "flaskapp.fullname" .root) .name }}
+{{- if gt (len $full) (int .limit) }}
+{{- $full = printf "%s-%s" ($full | trunc (sub .limit 9 | int) | trimSuffix "-") (sha256sum $full | trunc 8) }}
+{{- end }}
+{{- $full }}
 {{- end }}
 
 {{/* What a selector may use: never changes during the life of a release. */}}
@@ -69,7 +94,7 @@ name), component, labels, annotations (maps of the values), keep ("true": helm l
 {{- end }}
 {{- $more := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonLabels .labels)) | fromJson }}
 {{- $annotations := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonAnnotations .annotations)) | fromJson -}}
-name: {{ .name | default (include "flaskapp.fullname" $root) }}
+name: {{ .name | default (include "flaskapp.fullname" $root) | quote }}
 labels: {{- merge $labels $more | toYaml | nindent 2 }}
 {{- if .keep }}
 {{- $_ := set $annotations "helm.sh/resource-policy" "keep" }}
@@ -124,7 +149,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{/* What runs, as a label takes it: the tag, or the first digits of the digest. */}}
 {{- define "flaskapp.version" -}}
 {{- $version := include "flaskapp.text" (.Values.image.tag | default "") | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) }}
-{{- regexReplaceAll "[^A-Za-z0-9]+$" ($version | trunc 63) "" }}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" ($version | trunc 63) "" }}
 {{- end }}
 
 {{/* A reference to an image. Arguments: root, image (repository, tag, digest). */}}

@@ -120,9 +120,12 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- end }}
 {{- $pending := dict }}
 {{- range $name, $value := $wanted }}
-{{- if kindIs "map" $value }}
+{{- if and (kindIs "map" $value) (hasKey $value "valueFrom") }}
 {{- $list = append $list (merge (dict "name" $name) $value) }}
 {{- else if not (kindIs "invalid" $value) }}
+{{- if kindIs "map" $value }}
+{{- $value = get $value "value" }}
+{{- end }}
 {{- $_ := set $pending $name (include "flaskapp.rendered" (dict "root" $root "value" $value)) }}
 {{- end }}
 {{- end }}
@@ -215,13 +218,13 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{ toYaml . }}
 {{- end }}
 {{- with .Values.config }}
-- configMapRef: {name: {{ include "flaskapp.fullname" $ }}}
+- configMapRef: {name: {{ include "flaskapp.fullname" $ | quote }}}
 {{- end }}
 {{- with .Values.secrets.values }}
-- secretRef: {name: {{ include "flaskapp.fullname" $ }}}
+- secretRef: {name: {{ include "flaskapp.fullname" $ | quote }}}
 {{- end }}
 {{- with .Values.secrets.existingSecret }}
-- secretRef: {name: {{ . }}}
+- secretRef: {name: {{ . | quote }}}
 {{- end }}
 {{- if .Values.secrets.generate }}
 - secretRef: {name: {{ include "flaskapp.fullname" $ }}-generated}
@@ -250,13 +253,11 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 - {name: database-ca, mountPath: /run/secrets/database-ca, readOnly: true}
 {{- end }}
 {{- range $path, $text := $values.files }}
-{{- if not (kindIs "invalid" $text) }}
-- {name: files, mountPath: {{ $path }}, subPath: {{ include "flaskapp.fileKey" $path }}, readOnly: true}
-{{- end }}
+- {name: files, mountPath: {{ $path }}, subPath: {{ include "flaskapp.fileKey" $path | quote }}, readOnly: true}
 {{- end }}
 {{- $component := .component }}
 {{- range $name, $volume := $values.persistence }}
-{{- if and $volume (has $component ($volume.components | default (list "web"))) }}
+{{- if has $component ($volume.components | default (list "web")) }}
 - {{ dict "name" $name "mountPath" $volume.mountPath | merge (pick $volume "subPath") | toJson }}
 {{- end }}
 {{- end }}
@@ -276,20 +277,20 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- if include "flaskapp.databaseFiles" (dict "root" $root "account" .) }}
 - name: database-{{ . }}
   secret:
-    secretName: {{ $account.secret }}
+    secretName: {{ $account.secret | quote }}
     defaultMode: 0440
     items:
       {{- with $account.usernameKey }}
-      - {key: {{ . }}, path: username}
+      - {key: {{ . | quote }}, path: username}
       {{- end }}
       {{- with $account.passwordKey }}
-      - {key: {{ . }}, path: password}
+      - {key: {{ . | quote }}, path: password}
       {{- end }}
 {{- end }}
 {{- end }}
 {{- if include "flaskapp.hasDatabase" .root }}
 {{- with $values.database.caSecret }}
-- {name: database-ca, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
+- {name: database-ca, secret: {secretName: {{ . | quote }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
 {{- end }}
 {{- if $values.files }}
@@ -297,8 +298,8 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- end }}
 {{- $component := .component }}
 {{- range $name, $volume := $values.persistence }}
-{{- if and $volume (has $component ($volume.components | default (list "web"))) }}
-- {name: {{ $name }}, persistentVolumeClaim: {claimName: {{ $volume.existingClaim | default (printf "%s-%s" (include "flaskapp.fullname" $root) $name) }}}}
+{{- if has $component ($volume.components | default (list "web")) }}
+- {name: {{ $name | quote }}, persistentVolumeClaim: {claimName: {{ $volume.existingClaim | default (printf "%s-%s" (include "flaskapp.fullname" $root) $name) | quote }}}}
 {{- end }}
 {{- end }}
 {{- with $values.volumes }}
