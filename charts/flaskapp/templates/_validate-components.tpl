@@ -1,5 +1,31 @@
 {{/* The parts of validate.yaml that are about workloads, volumes, ports and numbers. */}}
 
+{{/* What keys are called; a schema would say it at another path. */}}
+{{- define "flaskapp.validateNames" -}}
+{{- $values := .Values }}
+{{- $variables := dict "config" $values.config "secrets.values" $values.secrets.values "env" $values.env "database.owner.env" $values.database.owner.env }}
+{{- range $section, $limit := dict "components" 30 "persistence" 30 "cronJobs" 52 }}
+{{- range $name, $own := get $values $section }}
+{{- if not (and (le (len $name) $limit) (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name)) }}
+{{- fail (printf "%s.%s: not a name for Kubernetes; use at most %d small letters, digits and dashes, and begin with a letter" $section $name $limit) }}
+{{- end }}
+{{- $_ := set $variables (printf "%s.%s.env" $section $name) (get $own "env" | default dict) }}
+{{- end }}
+{{- end }}
+{{- range $section, $settings := $variables }}
+{{- range $name, $_ := $settings }}
+{{- if not (regexMatch "^[A-Za-z_][A-Za-z0-9_.-]*$" $name) }}
+{{- fail (printf "%s.%s: not the name of a variable; use letters, digits and underscores, and begin with no digit" $section $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $path, $_ := $values.files }}
+{{- if not (regexMatch "^/[A-Za-z0-9._/-]+$" $path) }}
+{{- fail (printf "files.%s: not an absolute path; begin with a slash, and use letters, digits, dots, dashes and underscores" $path) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Every Deployment: the web pods, whose values are at the top, and the components. */}}
 {{- define "flaskapp.validateWorkloads" -}}
 {{- range include "flaskapp.workloads" . | fromJsonArray }}
@@ -57,7 +83,13 @@
 {{- define "flaskapp.validateVolumes" -}}
 {{- $values := .Values }}
 {{- $mounted := dict "/tmp" "the chart" }}
+{{- $keys := dict }}
 {{- range $path, $text := $values.files }}
+{{- $key := include "flaskapp.fileKey" $path }}
+{{- if hasKey $keys $key }}
+{{- fail (printf "files: %s and %s have one name in a ConfigMap; rename one" (get $keys $key) $path) }}
+{{- end }}
+{{- $_ := set $keys $key $path }}
 {{- $_ := set $mounted $path (printf "files.%s" $path) }}
 {{- end }}
 {{- range $name, $volume := $values.persistence }}

@@ -27,6 +27,9 @@
 {{- else }}
 {{- $facts := include "flaskapp.database" . | fromJson }}
 {{- with $values.backup }}
+{{- if and .enabled (not $facts.host) }}
+{{- fail "backup.enabled: true, and pg_dump takes no URL; name the server in database.host" }}
+{{- end }}
 {{- if and .enabled (not $facts.owner.passwordKey) }}
 {{- fail "backup.enabled: true, and pg_dump has no password; name its key in database.owner.secretKeys.password, or database.secretKeys.password without an owner" }}
 {{- end }}
