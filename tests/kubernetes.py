@@ -14,7 +14,6 @@ from flaskapp_deploy.up.install import ensure_namespace
 
 INSTANCE = os.environ.get("INSTANCE", "test")
 ROOT = Path(__file__).resolve().parents[1]
-POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +56,5 @@ def images(kubernetes: LocalCluster) -> dict[str, str]:
     ledger = image.build_image(ROOT, name="flaskapp")
     hello = image.build_image(ROOT / "examples/hello", name="hello")
     archives = {built.reference: built.archive for built in (ledger, hello)}
-    if database := image.postgres_archive():
-        archives[POSTGRES] = database
-    lifecycle.load_images(INSTANCE, archives)
+    lifecycle.load_images(INSTANCE, archives | image.chart_archives())
     return {"flaskapp": ledger.reference, "hello": hello.reference}

@@ -41,6 +41,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "flaskapp.text" (.Values.image.tag | default .Chart.AppVersion) }}
 {{- end }}
 
+{{/* A reference to an image. Arguments: root, image (repository, tag). */}}
+{{- define "flaskapp.reference" -}}
+{{- printf "%s:%v" .image.repository .image.tag }}
+{{- end }}
+
 {{- define "flaskapp.image" -}}
 {{- with .Values.image }}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ include "flaskapp.tag" $ }}{{ end }}
@@ -63,6 +68,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* A path as a key of a ConfigMap. */}}
 {{- define "flaskapp.fileKey" -}}
 {{- trimPrefix "/" . | replace "/" "--" }}
+{{- end }}
+
+{{/* "true" when the application has a database. */}}
+{{- define "flaskapp.hasDatabase" -}}
+{{- if .Values.database.enabled }}true{{ end }}
 {{- end }}
 
 {{- define "flaskapp.migrationMode" -}}

@@ -63,16 +63,6 @@
 {{- if and (ne $mode "none") (not $values.migrations.command) }}
 {{- fail "migrations.command: empty; set it, or set migrations.mode to none" }}
 {{- end }}
-{{- if eq $mode "hook" }}
-{{- if $values.postgresql.enabled }}
-{{- fail "migrations.mode: hook runs before the bundled database exists; use job, or an external database" }}
-{{- end }}
-{{- if or $values.secrets.values $values.secrets.generate }}
-{{- fail "migrations.mode: hook runs before the Secret of secrets.values and secrets.generate exists; use secrets.existingSecret, or job" }}
-{{- end }}
-{{- if $values.config }}
-{{- fail "migrations.mode: hook runs before the ConfigMap of config exists; use env, or job" }}
-{{- end }}
-{{- end }}
+{{- include "flaskapp.validateMigrations" . }}
 {{- end }}
 {{- end }}
