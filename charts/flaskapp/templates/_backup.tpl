@@ -4,7 +4,7 @@
 {{- $database := include "flaskapp.database" .root | fromJson -}}
 {{- $owner := $database.owner -}}
 name: {{ .name }}
-image: {{ printf "%s:%v" $backup.image.repository $backup.image.tag }}
+image: {{ include "flaskapp.reference" (dict "root" .root "image" $backup.image) | quote }}
 imagePullPolicy: IfNotPresent
 command: [bash, /etc/backup/{{ .script }}]
 env:
@@ -39,56 +39,48 @@ volumeMounts:
 {{- end }}
 
 {{- define "flaskapp.backupPod" -}}
-{{- $backup := .Values.backup -}}
-{{- $owner := (include "flaskapp.database" . | fromJson).owner -}}
-{{- $name := printf "%s-backup" (include "flaskapp.fullname" .) -}}
-metadata:
-  labels:
-    {{- include "flaskapp.instanceLabels" . | nindent 4 }}
-    app.kubernetes.io/component: backup
-spec:
-  serviceAccountName: {{ include "flaskapp.serviceAccountName" . }}
-  {{- include "flaskapp.podSettings" (dict "Values" (set (deepCopy .Values) "podSecurityContext" $backup.podSecurityContext)) | nindent 2 }}
-  restartPolicy: Never
-  initContainers:
-    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "dump" "script" "dump.sh") | indent 6 | trim }}
-    {{- if $backup.s3.uri }}
-    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "verify" "script" "verify.sh") | indent 6 | trim }}
-    {{- end }}
-  containers:
-    {{- if $backup.s3.uri }}
-    - name: upload
-      image: {{ printf "%s:%v" $backup.s3.image.repository $backup.s3.image.tag }}
-      command: [aws, s3, sync, /var/backups, {{ $backup.s3.uri | quote }}, --exclude, "*", --include, "*.dump", --include, "*.tables"]
-      env:
-        - {name: HOME, value: /tmp}
-      resources: {{- toYaml $backup.resources | nindent 8 }}
-      securityContext: {{- toYaml .Values.containerSecurityContext | nindent 8 }}
-      volumeMounts:
-        - {name: backups, mountPath: /var/backups, readOnly: true}
-        - {name: tmp, mountPath: /tmp}
-    {{- else }}
-    - {{ include "flaskapp.backupContainer" (dict "root" . "name" "verify" "script" "verify.sh") | indent 6 | trim }}
-    {{- end }}
-  volumes:
-    {{- if $backup.persistence.enabled }}
-    - {name: backups, persistentVolumeClaim: {claimName: {{ $backup.persistence.existingClaim | default $name }}}}
-    {{- else }}
-    - {name: backups, emptyDir: {}}
-    {{- end }}
-    - {name: scripts, configMap: {name: {{ $name }}}}
-    - {name: scratch, emptyDir: {}}
-    - {name: tmp, emptyDir: {}}
-    - name: database
-      secret:
-        secretName: {{ $owner.secret }}
-        defaultMode: 0440
-        items:
-          {{- with $owner.usernameKey }}
-          - {key: {{ . }}, path: username}
-          {{- end }}
-          - {key: {{ $owner.passwordKey }}, path: password}
-    {{- with .Values.database.caSecret }}
-    - {name: database-ca, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
-    {{- end }}
+{{- $backup := .Values.backup }}
+{{- $owner := (include "flaskapp.database" . | fromJson).owner }}
+{{- $name := printf "%s-backup" (include "flaskapp.fullname" .) }}
+{{- $dump := include "flaskapp.backupContainer" (dict "root" . "name" "dump" "script" "dump.sh") }}
+{{- $verify := include "flaskapp.backupContainer" (dict "root" . "name" "verify" "script" "verify.sh") }}
+{{- $own := merge (deepCopy $backup.pod) (dict "podSecurityContext" $backup.podSecurityContext) }}
+{{- include "flaskapp.podTemplate" (dict "root" . "own" $own "component" "backup" "ends" "true"
+  "container" (ternary (include "flaskapp.backupUpload" .) $verify (not (empty $backup.s3.uri)))
+  "init" (ternary (list (fromYaml $dump) (fromYaml $verify)) (list (fromYaml $dump)) (not (empty $backup.s3.uri)) | toYaml)
+  "volumes" (include "flaskapp.backupVolumes" (dict "root" . "name" $name "owner" $owner))) }}
+{{- end }}
+
+{{- define "flaskapp.backupUpload" -}}
+name: upload
+image: {{ include "flaskapp.reference" (dict "root" . "image" .Values.backup.s3.image) | quote }}
+command: [aws, s3, sync, /var/backups, {{ .Values.backup.s3.uri | quote }}, --exclude, "*", --include, "*.dump", --include, "*.tables"]
+env:
+  - {name: HOME, value: /tmp}
+resources: {{- toYaml .Values.backup.resources | nindent 2 }}
+securityContext: {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+volumeMounts:
+  - {name: backups, mountPath: /var/backups, readOnly: true}
+  - {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{/* Arguments: root, name, owner. */}}
+{{- define "flaskapp.backupVolumes" -}}
+{{- $persistence := .root.Values.backup.persistence -}}
+{{- if $persistence.enabled }}
+- {name: backups, persistentVolumeClaim: {claimName: {{ $persistence.existingClaim | default .name }}}}
+{{- else }}
+- {name: backups, emptyDir: {}}
+{{- end }}
+- {name: scripts, configMap: {name: {{ .name }}}}
+- {name: scratch, emptyDir: {}}
+- name: database
+  secret:
+    secretName: {{ .owner.secret }}
+    defaultMode: 0440
+    items:
+      {{- with .owner.usernameKey }}
+      - {key: {{ . }}, path: username}
+      {{- end }}
+      - {key: {{ .owner.passwordKey }}, path: password}
 {{- end }}

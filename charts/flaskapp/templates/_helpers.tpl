@@ -1,8 +1,37 @@
-{{- define "flaskapp.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{/*
+First line of every template: a section that values empty (`rollout:` with everything below it commented out) is its
+default, and the application has its name. Both are kept in .Values, so this costs something only once.
+*/}}
+{{- define "flaskapp.prepare" -}}
+{{- if not (hasKey .Values "_name") }}
+{{- include "flaskapp.restore" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml)) }}
+{{- $_ := set .Values "_name" (.Values.nameOverride | default (include "flaskapp.keptName" .) | default .Release.Name | trunc 63 | trimSuffix "-") }}
+{{- end }}
 {{- end }}
 
-{{/* The release's name alone when it says `flaskapp` already. 45 characters leave room for what is appended. */}}
+{{- define "flaskapp.restore" -}}
+{{- $values := .values }}
+{{- range $key, $default := .defaults }}
+{{- if or (not (hasKey $values $key)) (kindIs "invalid" (get $values $key)) }}
+{{- $_ := set $values $key $default }}
+{{- else if and (kindIs "map" $default) (kindIs "map" (get $values $key)) }}
+{{- include "flaskapp.restore" (dict "values" (get $values $key) "defaults" $default) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Version 0.2.0 called every application `flaskapp`. Selectors can't change, so its installations stay that. */}}
+{{- define "flaskapp.keptName" -}}
+{{- $name := ternary .Release.Name (printf "%s-flaskapp" .Release.Name) (contains "flaskapp" .Release.Name) | trunc 45 | trimSuffix "-" }}
+{{- $kept := lookup "apps/v1" "Deployment" .Release.Namespace $name | default dict }}
+{{- if eq "flaskapp" (dig "spec" "selector" "matchLabels" "app.kubernetes.io/name" "" $kept) }}flaskapp{{ end }}
+{{- end }}
+
+{{- define "flaskapp.name" -}}
+{{- .Values._name }}
+{{- end }}
+
+{{/* The release's name alone when it says the application's already. 45 characters leave room for what is appended. */}}
 {{- define "flaskapp.fullname" -}}
 {{- $name := include "flaskapp.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -16,8 +45,8 @@
 
 {{/* What a selector may use: never changes during the life of a release. */}}
 {{- define "flaskapp.instanceLabels" -}}
-app.kubernetes.io/name: {{ include "flaskapp.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "flaskapp.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "flaskapp.selectorLabels" -}}
@@ -25,11 +54,29 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: web
 {{- end }}
 
-{{- define "flaskapp.labels" -}}
-{{ include "flaskapp.instanceLabels" . }}
-app.kubernetes.io/version: {{ include "flaskapp.tag" . | trunc 63 | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{/*
+What an object of this chart is called and labeled. Arguments: root, and where they apply: name (default: the release's full
+name), component, labels, annotations (maps of the values), keep ("true": helm leaves the object where it is).
+*/}}
+{{- define "flaskapp.metadata" -}}
+{{- $root := .root }}
+{{- $labels := include "flaskapp.instanceLabels" $root | fromYaml }}
+{{- $_ := set $labels "app.kubernetes.io/version" (include "flaskapp.version" $root) }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") }}
+{{- with .component }}
+{{- $_ := set $labels "app.kubernetes.io/component" . }}
+{{- end }}
+{{- $more := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonLabels .labels)) | fromJson }}
+{{- $annotations := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonAnnotations .annotations)) | fromJson -}}
+name: {{ .name | default (include "flaskapp.fullname" $root) }}
+labels: {{- merge $labels $more | toYaml | nindent 2 }}
+{{- if .keep }}
+{{- $_ := set $annotations "helm.sh/resource-policy" "keep" }}
+{{- end }}
+{{- with $annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* A value as text: a whole number stays one, however YAML read it (1e+06). */}}
@@ -37,19 +84,64 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
-{{- define "flaskapp.tag" -}}
-{{- include "flaskapp.text" (.Values.image.tag | default .Chart.AppVersion) }}
+{{/* The same, with the templates in it evaluated. Arguments: root, value. */}}
+{{- define "flaskapp.rendered" -}}
+{{- $text := include "flaskapp.text" .value }}
+{{- if contains "{{" $text }}{{ tpl $text .root }}{{ else }}{{ $text }}{{ end }}
 {{- end }}
 
-{{/* A reference to an image. Arguments: root, image (repository, tag). */}}
+{{/* Maps as one map of texts, as JSON: a later one wins, null removes. Arguments: root, maps. */}}
+{{- define "flaskapp.strings" -}}
+{{- $root := .root }}
+{{- $result := dict }}
+{{- range .maps }}
+{{- range $key, $value := . }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := unset $result $key }}
+{{- else }}
+{{- $_ := set $result $key (include "flaskapp.rendered" (dict "root" $root "value" $value)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $result }}
+{{- end }}
+
+{{/* A map laid over another, as JSON: maps merge, lists and values replace, null removes. Arguments: base, over. */}}
+{{- define "flaskapp.overlay" -}}
+{{- $result := deepCopy (.base | default dict) }}
+{{- range $key, $value := .over }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := unset $result $key }}
+{{- else if and (kindIs "map" $value) (kindIs "map" (get $result $key)) }}
+{{- $_ := set $result $key (include "flaskapp.overlay" (dict "base" (get $result $key) "over" $value) | fromJson) }}
+{{- else }}
+{{- $_ := set $result $key $value }}
+{{- end }}
+{{- end }}
+{{- toJson $result }}
+{{- end }}
+
+{{/* What runs, as a label takes it: the tag, or the first digits of the digest. */}}
+{{- define "flaskapp.version" -}}
+{{- $version := include "flaskapp.text" (.Values.image.tag | default "") | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) }}
+{{- regexReplaceAll "[^A-Za-z0-9]+$" ($version | trunc 63) "" }}
+{{- end }}
+
+{{/* A reference to an image. Arguments: root, image (repository, tag, digest). */}}
 {{- define "flaskapp.reference" -}}
-{{- printf "%s:%v" .image.repository .image.tag }}
+{{- $repository := .image.repository }}
+{{- with .root.Values.global.imageRegistry }}
+{{- $first := splitList "/" $repository | first }}
+{{- if and (contains "/" $repository) (or (contains "." $first) (contains ":" $first) (eq $first "localhost")) }}
+{{- $repository = trimPrefix (printf "%s/" $first) $repository }}
+{{- end }}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository }}
+{{- end }}
+{{- if .image.digest }}{{ $repository }}@{{ .image.digest }}{{ else }}{{ $repository }}:{{ include "flaskapp.text" .image.tag }}{{ end }}
 {{- end }}
 
 {{- define "flaskapp.image" -}}
-{{- with .Values.image }}
-{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ include "flaskapp.tag" $ }}{{ end }}
-{{- end }}
+{{- include "flaskapp.reference" (dict "root" . "image" .Values.image) }}
 {{- end }}
 
 {{- define "flaskapp.serviceAccountName" -}}
@@ -60,11 +152,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Pods that are there whatever the load. */}}
-{{- define "flaskapp.leastPods" -}}
-{{- ternary .Values.autoscaling.minReplicas .Values.replicas .Values.autoscaling.enabled }}
-{{- end }}
-
 {{/* A path as a key of a ConfigMap. */}}
 {{- define "flaskapp.fileKey" -}}
 {{- trimPrefix "/" . | replace "/" "--" }}
@@ -72,11 +159,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* "true" when the application has a database. */}}
 {{- define "flaskapp.hasDatabase" -}}
-{{- if .Values.database.enabled }}true{{ end }}
+{{- $database := .Values.database }}
+{{- if or .Values.postgresql.enabled $database.host (and $database.secretKeys.url (or $database.existingSecret $database.externalSecret)) }}true{{ end }}
 {{- end }}
 
 {{- define "flaskapp.migrationMode" -}}
-{{- ternary .Values.migrations.mode "none" .Values.database.enabled }}
+{{- ternary .Values.migrations.mode "none" (not (empty .Values.migrations.command)) }}
 {{- end }}
 
 {{/*
@@ -118,13 +206,13 @@ username, secret, and the names of its keys: usernameKey, passwordKey, urlKey.
 {{- end }}
 
 {{/*
-The number of pods that stays in the Deployment beside an autoscaler: none, but for the hand-over. A field that
+The number of pods that stays in a Deployment beside an autoscaler: none, but for the hand-over. A field that
 helm alone owns falls back to 1 when helm lets go of it, so helm keeps the live number until the autoscaler has
 set one. A client-side upgrade (Helm 3) removes what it once set, whoever owns it, so there it always stays.
-Empty without a cluster.
+Empty without a cluster. Arguments: root, name.
 */}}
 {{- define "flaskapp.handedOverReplicas" -}}
-{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "flaskapp.fullname" .) }}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace .name }}
 {{- if $live }}
 {{- $keep := true }}
 {{- $clientSide := false }}

@@ -13,13 +13,13 @@
 {{- if has (include "flaskapp.database" . | fromJson).host (list "localhost" "127.0.0.1" "::1") }}true{{ end }}
 {{- end }}
 
-{{/* "true" where the database can be reached before the containers start: a proxy must be a native sidecar for that. */}}
+{{/* "true" where the database can be reached before the containers start: a proxy must be a native sidecar for that. Arguments: root, own. */}}
 {{- define "flaskapp.isReachable" -}}
 {{- $native := false }}
-{{- range .Values.initContainers }}
+{{- range (include "flaskapp.podSettings" . | fromJson).initContainers }}
 {{- $native = or $native (eq "Always" (dig "restartPolicy" "" .)) }}
 {{- end }}
-{{- if or $native (not (include "flaskapp.isProxied" .)) }}true{{ end }}
+{{- if or $native (not (include "flaskapp.isProxied" .root)) }}true{{ end }}
 {{- end }}
 
 {{/* "true" where finished migrations are recorded in the database. */}}
@@ -38,40 +38,45 @@ of it: an earlier image is rolled back to with the settings of today, too.
 {{- end }}
 
 {{/*
-The init containers with which a pod waits, as a YAML list; empty where it waits for nothing. Arguments: root, account, and
-`migrates` (of pods that serve: they migrate themselves where `migrations.mode` says so).
+The init containers with which a pod that serves waits, as a YAML list; where `migrations.mode` says so, it migrates. Empty
+where it waits for nothing. Arguments: root, account, own, component.
 */}}
 {{- define "flaskapp.waitContainers" -}}
 {{- $migrations := .root.Values.migrations }}
 {{- $mode := include "flaskapp.migrationMode" .root }}
-{{- if not (and (include "flaskapp.hasDatabase" .root) (include "flaskapp.isReachable" .root)) }}
-{{- else if and .migrates (eq $mode "initContainer") }}
-{{- include "flaskapp.beforeMigration" .root }}
-- {{ include "flaskapp.migrateContainer" .root | indent 2 | trim }}
+{{- if not (and (include "flaskapp.hasDatabase" .root) (include "flaskapp.isReachable" .)) }}
+{{- else if eq $mode "initContainer" }}
+{{- include "flaskapp.beforeMigration" . }}
+- {{ include "flaskapp.migrateContainer" . | indent 2 | trim }}
 {{- else if not .root.Values.database.wait }}
 {{- else if include "flaskapp.isRecorded" .root }}
 - {{ include "flaskapp.clientContainer" (merge (dict "name" "wait-for-schema" "word" "record") .) | indent 2 | trim }}
 {{- else if and $migrations.waitCommand (ne $mode "none") }}
-- {{ include "flaskapp.toolsContainer" .root | indent 2 | trim }}
+- {{ include "flaskapp.toolsContainer" . | indent 2 | trim }}
 - {{ include "flaskapp.wrappedContainer" (merge (dict "name" "wait-for-schema" "word" "repeat" "command" $migrations.waitCommand) .) | indent 2 | trim }}
 {{- else }}
 - {{ include "flaskapp.waitForDatabase" . | indent 2 | trim }}
 {{- end }}
 {{- end }}
 
-{{/* The init containers before `migrate`: no attempt is spent on a server that is still starting. */}}
+{{/* The volumes of these, as a YAML list. Arguments: as above. */}}
+{{- define "flaskapp.waitVolumes" -}}
+{{- include "flaskapp.migrationVolumes" (dict "root" .root "containers" (include "flaskapp.waitContainers" .)) }}
+{{- end }}
+
+{{/* The init containers before `migrate`: no attempt is spent on a server that is still starting. Arguments: as above. */}}
 {{- define "flaskapp.beforeMigration" -}}
-{{- $owner := dict "root" . "account" "owner" }}
+{{- $owner := merge (dict "account" "owner") . }}
 - {{ include "flaskapp.waitForDatabase" $owner | indent 2 | trim }}
-{{- if include "flaskapp.isRecorded" . }}
+{{- if include "flaskapp.isRecorded" .root }}
 - {{ include "flaskapp.toolsContainer" . | indent 2 | trim }}
 - {{ include "flaskapp.clientContainer" (merge (dict "name" "migration-lock" "word" "lock") $owner) | indent 2 | trim }}
 {{- end }}
 {{- end }}
 
 {{- define "flaskapp.migrateContainer" -}}
-{{- $arguments := dict "root" . "account" "owner" "name" "migrate" "word" "migrate" "command" .Values.migrations.command }}
-{{- include (ternary "flaskapp.wrappedContainer" "flaskapp.container" (eq "true" (include "flaskapp.isRecorded" .))) $arguments }}
+{{- $arguments := merge (dict "account" "owner" "name" "migrate" "word" "migrate" "command" .root.Values.migrations.command) . }}
+{{- include (ternary "flaskapp.wrappedContainer" "flaskapp.container" (eq "true" (include "flaskapp.isRecorded" .root))) $arguments }}
 {{- end }}
 
 {{- define "flaskapp.waitForDatabase" -}}
@@ -105,13 +110,14 @@ The init containers with which a pod waits, as a YAML list; empty where it waits
 {{- end }}
 {{- end }}
 
-{{/* A container that runs files/database.sh in an image with psql. Arguments: root, account, name, word. */}}
+{{/* A container that runs files/database.sh in an image with psql. Arguments: root, account, own, name, word. */}}
 {{- define "flaskapp.clientContainer" -}}
 {{- $values := .root.Values -}}
+{{- $settings := include "flaskapp.podSettings" (dict "root" .root "own" .own) | fromJson }}
 {{- $database := include "flaskapp.database" .root | fromJson }}
 {{- $account := get $database .account -}}
 name: {{ .name }}
-image: {{ include "flaskapp.reference" (dict "root" .root "image" $values.database.clientImage) }}
+image: {{ include "flaskapp.reference" (dict "root" .root "image" $values.database.clientImage) | quote }}
 imagePullPolicy: IfNotPresent
 command:
   - bash
@@ -146,13 +152,13 @@ resources:
   requests: {cpu: 10m, memory: 16Mi}
   limits:
     memory: 64Mi
-    {{- with dig "limits" "cpu" "" $values.resources }}
+    {{- with dig "limits" "cpu" "" $settings.resources }}
     cpu: {{ . }}
     {{- end }}
 {{- else }}
-resources: {{- toYaml $values.resources | nindent 2 }}
+resources: {{- toYaml $settings.resources | nindent 2 }}
 {{- end }}
-securityContext: {{- toYaml $values.containerSecurityContext | nindent 2 }}
+securityContext: {{- toYaml $settings.containerSecurityContext | nindent 2 }}
 {{- $login := and (ne .word "port") $account.secret }}
 {{- if or $login $values.database.caSecret (eq .word "lock") }}
 volumeMounts:
@@ -168,20 +174,21 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{/* Copies the static busybox to where containers of the application's image find it. */}}
+{{/* Copies the static busybox to where containers of the application's image find it. Arguments: root, own. */}}
 {{- define "flaskapp.toolsContainer" -}}
+{{- $settings := include "flaskapp.podSettings" (dict "root" .root "own" .own) | fromJson -}}
 name: tools
-image: {{ include "flaskapp.reference" (dict "root" . "image" .Values.toolsImage) }}
+image: {{ include "flaskapp.reference" (dict "root" .root "image" .root.Values.toolsImage) | quote }}
 imagePullPolicy: IfNotPresent
 # After a restart of the node the files of the run before are still there.
 command: [/bin/busybox, sh, -c, '/bin/busybox rm -f /run/flaskapp/* && /bin/busybox cp /bin/busybox /run/flaskapp/']
-resources: {{- toYaml .Values.resources | nindent 2 }}
-securityContext: {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+resources: {{- toYaml $settings.resources | nindent 2 }}
+securityContext: {{- toYaml $settings.containerSecurityContext | nindent 2 }}
 volumeMounts:
   - {name: tools, mountPath: /run/flaskapp}
 {{- end }}
 
-{{/* A command of the application under files/run.sh. Arguments: root, account, name, word, command. */}}
+{{/* A command of the application under files/run.sh. Arguments: those of flaskapp.container, and word. */}}
 {{- define "flaskapp.wrappedContainer" -}}
 {{- $script := .root.Files.Get "files/run.sh" }}
 {{- $command := concat (list "/run/flaskapp/busybox" "sh" "-c" $script "run.sh" .word) .command }}
@@ -192,25 +199,11 @@ volumeMounts:
 
 {{/* The pod of the Job. */}}
 {{- define "flaskapp.migrationPod" -}}
-{{- $before := include "flaskapp.beforeMigration" . }}
-{{- $migrate := include "flaskapp.migrateContainer" . -}}
-metadata:
-  labels:
-    {{- include "flaskapp.instanceLabels" . | nindent 4 }}
-    app.kubernetes.io/component: migration
-  annotations:
-    {{- include "flaskapp.checksums" . | nindent 4 }}
-    flaskapp/migration-retry: {{ .Values.migrations.retry | quote }}
-spec:
-  serviceAccountName: {{ include "flaskapp.serviceAccountName" . }}
-  {{- include "flaskapp.podSettings" . | nindent 2 }}
-  restartPolicy: Never
-  initContainers:
-    {{- with .Values.initContainers }}{{ toYaml . | nindent 4 }}{{ end }}
-    {{- $before | nindent 4 }}
-  containers:
-    - {{ $migrate | indent 6 | trim }}
-  volumes:
-    {{- include "flaskapp.volumes" (dict "root" . "accounts" (list "owner")) | nindent 4 }}
-    {{- include "flaskapp.migrationVolumes" (dict "root" . "containers" (print $before $migrate)) | nindent 4 }}
+{{- $pod := dict "root" . "account" "owner" "own" .Values.migrations.pod "component" "migration" }}
+{{- $before := include "flaskapp.beforeMigration" $pod }}
+{{- $migrate := include "flaskapp.migrateContainer" $pod }}
+{{- include "flaskapp.podTemplate" (merge (dict
+  "container" $migrate "init" $before "accounts" (list "owner") "ends" "true"
+  "volumes" (include "flaskapp.migrationVolumes" (dict "root" . "containers" (print $before $migrate)))
+  "annotations" (merge (include "flaskapp.checksums" . | fromYaml) (dict "flaskapp/migration-retry" (toString .Values.migrations.retry)))) $pod) }}
 {{- end }}

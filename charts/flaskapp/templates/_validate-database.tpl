@@ -4,12 +4,25 @@
 {{- $database := $values.database }}
 {{- $mode := include "flaskapp.migrationMode" . }}
 
-{{- if not $database.enabled }}
-{{- if $values.postgresql.enabled }}
-{{- fail "database.enabled: false, and postgresql.enabled would still bring a server; set postgresql.enabled to false too" }}
+{{- if and .Subcharts.postgresql (not $values.postgresql.enabled) }}
+{{- fail "postgresql.enabled: missing, because the section is empty; set it to true or false" }}
 {{- end }}
+{{- if not $values.postgresql.enabled }}
+{{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items | default list }}
+{{- $labels := .metadata.labels | default dict }}
+{{- $ours := and (eq $.Release.Name (get $labels "app.kubernetes.io/instance")) (eq "Helm" (get $labels "app.kubernetes.io/managed-by")) (hasPrefix "postgresql-" (get $labels "helm.sh/chart")) }}
+{{- if and $ours (ne .metadata.name $database.replacedServer) }}
+{{- fail (printf "postgresql.enabled: false, and this release has the database server %s; set it to true, or move the data first and then set database.replacedServer to %s (its volume stays)" .metadata.name .metadata.name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- if not (include "flaskapp.hasDatabase" .) }}
 {{- if $values.backup.enabled }}
-{{- fail "backup.enabled: true, and database.enabled is false; there is nothing to back up" }}
+{{- fail "backup.enabled: true, and there is no database; set postgresql.enabled, or name the server in database.host" }}
+{{- end }}
+{{- if $values.migrations.command }}
+{{- fail "migrations.command: set, and there is no database; set postgresql.enabled, or name the server in database.host" }}
 {{- end }}
 {{- else }}
 {{- $facts := include "flaskapp.database" . | fromJson }}
@@ -25,9 +38,6 @@
 {{- fail "database.host: set, and postgresql.enabled brings a server too; set postgresql.enabled to false to use the host" }}
 {{- end }}
 {{- if not $values.postgresql.enabled }}
-{{- if not $database.host }}
-{{- fail "database.host: empty, and postgresql.enabled is false; name the server, or set database.enabled to false for an application without one" }}
-{{- end }}
 {{- range list $facts.app $facts.owner }}
 {{- $read := or .usernameKey (and .passwordKey $database.env.password) (and .urlKey $database.env.url) }}
 {{- if and $read (not .secret) }}
@@ -37,11 +47,11 @@
 {{- if and $database.existingSecret $database.externalSecret }}
 {{- fail "database.existingSecret: set, and database.externalSecret makes a Secret too; keep one" }}
 {{- end }}
-{{- if and $database.env.url (not $database.secretKeys.url) }}
-{{- fail "database.secretKeys.url: empty, and database.env.url wants a URL; name the key that holds it, percent-encoded" }}
-{{- end }}
-{{- if not (or $database.username $database.secretKeys.username $database.env.url) }}
+{{- if and $database.host (not (or $database.username $database.secretKeys.username $database.secretKeys.url)) }}
 {{- fail "database.username: empty; set it, or name its key in database.secretKeys.username" }}
+{{- end }}
+{{- if and $database.host (not (or $database.name $database.secretKeys.url)) }}
+{{- fail "database.name: empty; name the database on that server" }}
 {{- end }}
 {{- end }}
 {{- if and (eq $database.sslmode "verify-ca") (not $database.caSecret) (not (hasKey $values.env $database.env.sslrootcert)) }}
@@ -50,18 +60,18 @@
 {{- if and $values.networkPolicy.enabled (not $values.postgresql.enabled) (not $values.networkPolicy.databaseTo) }}
 {{- fail "networkPolicy.databaseTo: empty, so the external database could not be reached; name its addresses, such as [{ipBlock: {cidr: 10.0.0.0/16}}]" }}
 {{- end }}
-{{- $pods := ternary $values.autoscaling.maxReplicas $values.replicas $values.autoscaling.enabled | int }}
+{{- $workers := $values.workers | default 1 }}
+{{- $threads := $values.threads | default 1 }}
+{{- $web := include "flaskapp.workloads" . | fromJsonArray | first }}
+{{- $pods := include "flaskapp.mostPods" $web | int }}
 {{- $surge := toString $values.rollout.maxSurge }}
 {{- if hasSuffix "%" $surge }}
 {{- $surge = divf (mulf $pods (trimSuffix "%" $surge | float64)) 100 | ceil }}
 {{- end }}
-{{- $wanted := add (mul (add $pods ($surge | int)) $values.workers $values.threads) $database.reservedConnections }}
+{{- $wanted := add (mul (add $pods ($surge | int)) $workers $threads) $database.reservedConnections }}
 {{- if gt (int $wanted) (int $facts.maxConnections) }}
 {{- fail (printf "%s: %v, and (%d pods + %d surge) x %v workers x %v threads + %v reserved could ask for %d; lower these, or raise what the server allows"
-  (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $pods (int $surge) $values.workers $values.threads $database.reservedConnections $wanted) }}
-{{- end }}
-{{- if and (ne $mode "none") (not $values.migrations.command) }}
-{{- fail "migrations.command: empty; set it, or set migrations.mode to none" }}
+  (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $pods (int $surge) $workers $threads $database.reservedConnections $wanted) }}
 {{- end }}
 {{- include "flaskapp.validateMigrations" . }}
 {{- end }}

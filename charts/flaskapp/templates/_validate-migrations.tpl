@@ -4,7 +4,7 @@
 {{- $mode := include "flaskapp.migrationMode" . }}
 {{- $database := include "flaskapp.database" . | fromJson }}
 
-{{- if and (ne $mode "none") (not (include "flaskapp.isReachable" .)) }}
+{{- if and (ne $mode "none") (not (include "flaskapp.isReachable" (dict "root" . "own" $values.migrations.pod))) }}
 {{- fail (printf "database.host: %s is a proxy in the pod, and a migration runs before the sidecars start; move the proxy to initContainers, with restartPolicy Always" $database.host) }}
 {{- end }}
 
