@@ -77,7 +77,7 @@
 
 {{/* What components and volumes can't be called, as a JSON list. */}}
 {{- define "flaskapp.takenNames" -}}
-{{- list "web" "migrate" "migration" "cron" "backup" "test" "database" "database-app" "database-ca" "database-owner" "dashboard" "external" "files" "generated" "postgresql" "tmp" "tools" | toJson }}
+{{- list "web" "migrate" "migration" "cron" "backup" "test" "database" "database-app" "database-ca" "database-login-app" "database-login-owner" "database-owner" "dashboard" "external" "files" "generated" "postgresql" "tmp" "tools" | toJson }}
 {{- end }}
 
 {{- define "flaskapp.validateVolumes" -}}

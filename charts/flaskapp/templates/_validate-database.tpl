@@ -4,9 +4,6 @@
 {{- $database := $values.database }}
 {{- $mode := include "flaskapp.migrationMode" . }}
 
-{{- if and .Subcharts.postgresql (not $values.postgresql.enabled) }}
-{{- fail "postgresql.enabled: missing, because the section is empty; set it to true or false" }}
-{{- end }}
 {{- if not $values.postgresql.enabled }}
 {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items | default list }}
 {{- $labels := .metadata.labels | default dict }}
