@@ -63,6 +63,15 @@ def render(config: ReleaseConfig, chart: Path) -> str:
     return _helm("template", config.name, str(chart), f"--namespace={config.namespace}", *values, *WITHOUT_CLUSTER)
 
 
+def url_scheme(config: ReleaseConfig) -> str:
+    """Return the scheme of the URL that the bundled database's Secret has, by the release's values."""
+    scheme = "postgresql"
+    for file in config.release_values:
+        section = (yaml.safe_load(file.read_text()) or {}).get("postgresql") or {}
+        scheme = (section.get("auth") or {}).get("urlScheme") or scheme
+    return scheme
+
+
 def _helm(*arguments: str) -> str:
     result = shell.run(programs.program("chart", "helm"), *arguments, check=False)
     if result.returncode:

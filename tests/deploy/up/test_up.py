@@ -77,7 +77,7 @@ def test_what_is_unchanged_makes_no_revision(kubernetes: LocalCluster, admin: Ca
     assert "nothing has changed since revision 1 of 'steady'" in make("up", *arguments).stderr
     assert revisions(admin("steady"), "steady") == ["deployed"]
     # What was deleted by hand is put there again.
-    admin("steady").kubectl("delete", "service", "steady-flaskapp")
+    admin("steady").kubectl("delete", "service", "steady")
     make_up(*arguments)
     assert revisions(admin("steady"), "steady") == ["superseded", "deployed"]
 
