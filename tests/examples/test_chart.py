@@ -89,6 +89,8 @@ def test_kubectl_alone(kubernetes: LocalCluster, releaser: Releaser, images: dic
     assert versions(cluster) == before
 
     template = partial(run_helm, "template", "flaskapp", CHART, "--no-hooks", "--namespace", cluster.namespace,
+                       "--values", LEDGER, "--set", "image.repository=localhost/flaskapp",
+                       "--set-string", f"image.tag={wanted.rpartition(':')[2]}",
                        "--set", "postgresql.auth.existingSecret=flaskapp-postgresql")  # fmt: skip
     cluster.kubectl("apply", "-f", "-", stdin=template())  # adds helm's labels
     before = versions(cluster)

@@ -48,6 +48,10 @@ class Local:
         if database := image.postgres_archive():
             archives["public.ecr.aws/docker/library/postgres:18"] = database
         lifecycle.load_images(self.instance, archives)
+        if release.is_ledger:
+            # The name that `make manifests` writes.
+            version = yaml.safe_load((release.chart / "Chart.yaml").read_text())["appVersion"]
+            lifecycle.name_image(self.instance, built.reference, f"localhost/flaskapp:{version}")
         return built.reference
 
     @contextmanager
