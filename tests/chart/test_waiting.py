@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ class Machine:
 
 def end(process: subprocess.Popen[str]) -> None:
     """End a process with its children."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
     if process.stdout:
         process.stdout.close()
@@ -246,9 +245,11 @@ def test_one_migration_at_a_time_and_an_index_that_is_built_concurrently(machine
     """Whoever waited for the lock in a query would hold up the index, and be waited for."""
     machine.database.execute("CREATE TABLE items (name text)")
     flag = machine.folder / "flag"
-    build = "until [ -e $FLAG ]; do sleep 0.1; done; PGPASSWORD=$(cat $LOGIN/password) psql -qc 'CREATE INDEX CONCURRENTLY i ON items (name)'"
+    index = "CREATE INDEX CONCURRENTLY i ON items (name)"
+    psql = f'PGPASSWORD=$(cat "$LOGIN/password") psql --quiet --command="{index}"'
+    build = f"until [ -e {flag} ]; do sleep 0.1; done; {psql}"
     machine.start("migration-lock", kind="Job", pod="first")
-    first = machine.start("migrate", "sh", "-c", build.replace("$FLAG", str(flag)), kind="Job", pod="first")
+    first = machine.start("migrate", "sh", "-c", build, kind="Job", pod="first")
     until((machine.folder / "first/decision").exists)
     waiting = machine.start("migration-lock", kind="Job", image="shop:2", pod="second")
     second = machine.start("migrate", "echo", "second", kind="Job", image="shop:2", pod="second")
