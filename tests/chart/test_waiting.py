@@ -19,18 +19,22 @@ import pytest
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.up.postgres import PROGRAMS, Postgres
 from tests.chart.postgresql_server import has_debian_packages
-from tests.chart.render import WITHOUT_CLUSTER, merged, one, render
+from tests.chart.render import merged, one, render
 from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]  # pytest finds these fixtures by their names
 
 pytestmark = pytest.mark.skipif(not has_debian_packages(), reason="needs Debian's static busybox: no apt-get here")
-MIGRATIONS = {"migrations": {"command": ["upgrade"], "mode": "job"}}
+VALUES = {
+    "image": {"repository": "localhost/shop", "tag": "1"},
+    "migrations": {"command": ["upgrade"]},
+    "postgresql": {"enabled": True, "auth": {"existingSecret": "database"}},
+}
 
 
 def container(name: str, kind: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return a container of the Job's or the Deployment's pod, as it is rendered."""
-    spec = one(render("flaskapp", merged(WITHOUT_CLUSTER, MIGRATIONS, values)), kind)["spec"]["template"]["spec"]
+    spec = one(render("flaskapp", merged(VALUES, values)), kind)["spec"]["template"]["spec"]
     [found] = [each for each in [*spec["initContainers"], *spec["containers"]] if each["name"] == name]
     return dict(found)
 
@@ -164,9 +168,12 @@ def test_a_check_that_hangs_is_ended(machine: Machine, tmp_path: Path) -> None:
     assert process.wait(2) == 128 + signal.SIGTERM
 
 
-EXTERNAL = {"postgresql": {"enabled": False}, "migrations": {"mode": "none"}, "database": {"host": "db"}}
-PORT = merged(EXTERNAL, {"database": {"existingSecret": "db", "secretKeys": {"password": ""}}})
-LOGIN = merged(EXTERNAL, {"database": {"existingSecret": "db"}})
+LOGIN = {
+    "postgresql": {"enabled": False},
+    "migrations": {"command": []},
+    "database": {"host": "db", "name": "shop", "username": "shop", "existingSecret": "db"},
+}
+PORT = merged(LOGIN, {"database": {"secretKeys": {"password": ""}}})
 
 
 def test_a_pod_waits_for_the_port(machine: Machine, postgres: Postgres) -> None:
@@ -305,9 +312,9 @@ def test_the_application_may_read_the_record_and_no_more(machine: Machine, postg
 
 def test_the_test_of_a_release_waits_for_the_service(tmp_path: Path) -> None:
     """A node learns of a new Service some seconds after the pods are ready."""
-    pod = one(render("flaskapp", WITHOUT_CLUSTER), "Pod", "test-http")
+    pod = one(render("flaskapp", merged(VALUES, {"health": {"path": "/readyz"}})), "Pod", "test-http")
     *command, url = pod["spec"]["containers"][0]["command"]
-    assert (command[0], url) == ("/bin/busybox", "http://web-flaskapp:80/readyz")
+    assert (command[0], url) == ("/bin/busybox", "http://web:80/readyz")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         url = "http://{}:{}/readyz".format(*server.getsockname())
