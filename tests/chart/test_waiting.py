@@ -239,6 +239,14 @@ def test_what_a_failed_migration_left_is_a_newer_schema_too(machine: Machine) ->
     assert not machine.waits("shop:2")
 
 
+def test_what_has_never_finished_runs_after_a_later_one_too(machine: Machine) -> None:
+    assert machine.migrate("false") == (1, "")
+    machine.migrate("true", image="shop:2")
+    assert machine.waits()
+    assert machine.migrate("echo", "finished now") == (0, "finished now\n")
+    assert not machine.waits()
+
+
 def test_a_restored_record_makes_pods_wait(machine: Machine) -> None:
     machine.migrate("true")
     machine.migrate("true", image="shop:2")
