@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/release"
 CHART = BUILD / "charts/flaskapp"  # a copy of this run's own
 LEDGER, VALUES = ROOT / "environments/ledger.yaml", Path(__file__).with_name("values.yaml")
-POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 RELEASE, NAMESPACE = "ledger", "release-scenarios"
 DATABASE = f"{RELEASE}-postgresql"
 DATABASE_POD = f"{DATABASE}-0"
@@ -103,9 +102,7 @@ class Release:
         """Bring the images to the nodes, and the release to a namespace that enforces Pod Security `restricted`."""
         self._give_nodes_the_cores()
         built = image.build_image(ROOT, name="flaskapp")
-        database = image.postgres_archive()
-        archives = {built.reference: built.archive} | ({POSTGRES: database} if database else {})
-        lifecycle.load_images(self.cluster.name, archives)
+        lifecycle.load_images(self.cluster.name, {built.reference: built.archive} | image.chart_archives())
         self.image = built.reference
         # The same content by another name: a new image, as the Deployment sees it.
         self.other_image = self.image.replace("/flaskapp:", "/flaskapp-other:")

@@ -22,7 +22,6 @@ from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace, fetch
 
 NAMESPACE, RELEASE = "capacity", "web"
-POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 KINDS = {"web", "database"}
 ROWS = 500
 CLIENTS, RATE = 8, 100
@@ -89,10 +88,7 @@ def load(url: str, request: bytes, seconds: int, rate: int) -> dict[str, float]:
 def install(instance: LocalCluster) -> tuple[Cluster, str]:
     """Install the release in a namespace whose quota is what one node has free; return its cluster and its URL."""
     ledger = image.build_image(room.ROOT, name="flaskapp")
-    archives = {ledger.reference: ledger.archive}
-    if database := image.postgres_archive():
-        archives[POSTGRES] = database
-    lifecycle.load_images(instance.name, archives)
+    lifecycle.load_images(instance.name, {ledger.reference: ledger.archive} | image.chart_archives())
     cluster = Cluster(instance.kubeconfig, "", NAMESPACE)
     ensure_namespace(cluster)
     hard = room.left(1).quota

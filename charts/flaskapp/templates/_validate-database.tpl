@@ -73,16 +73,6 @@
 {{- fail (printf "%s: %v, and (%d pods + %d surge) x %v workers x %v threads + %v reserved could ask for %d; lower these, or raise what the server allows"
   (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $pods (int $surge) $workers $threads $database.reservedConnections $wanted) }}
 {{- end }}
-{{- if eq $mode "hook" }}
-{{- if $values.postgresql.enabled }}
-{{- fail "migrations.mode: hook runs before the bundled database exists; use job, or an external database" }}
-{{- end }}
-{{- if or $values.secrets.values $values.secrets.generate }}
-{{- fail "migrations.mode: hook runs before the Secret of secrets.values and secrets.generate exists; use secrets.existingSecret, or job" }}
-{{- end }}
-{{- if $values.config }}
-{{- fail "migrations.mode: hook runs before the ConfigMap of config exists; use env, or job" }}
-{{- end }}
-{{- end }}
+{{- include "flaskapp.validateMigrations" . }}
 {{- end }}
 {{- end }}

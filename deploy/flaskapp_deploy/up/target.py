@@ -44,10 +44,7 @@ class Local:
     def deliver(self, release: ReleaseConfig, wsgi: str) -> str:
         """Build the image and import it into every node; return its reference."""
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
-        archives = {built.reference: built.archive}
-        if database := image.postgres_archive():
-            archives["public.ecr.aws/docker/library/postgres:18"] = database
-        lifecycle.load_images(self.instance, archives)
+        lifecycle.load_images(self.instance, {built.reference: built.archive} | image.chart_archives())
         if release.is_ledger:
             # The name that `make manifests` writes.
             version = yaml.safe_load((release.chart / "Chart.yaml").read_text())["appVersion"]
