@@ -72,6 +72,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {
             "database": BORROWED | {"existingSecret": "wrong"},
             "migrations": {"mode": "hook", "command": ["python", "-m", "flaskapp", "db", "wait"]},
+            "serviceAccount": {"create": False},
         },
         'password authentication failed for user "flaskapp"',
         "make Secret and server agree",
