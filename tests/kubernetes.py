@@ -14,7 +14,7 @@ from flaskapp_deploy.up.install import ensure_namespace
 
 INSTANCE = os.environ.get("INSTANCE", "test")
 ROOT = Path(__file__).resolve().parents[1]
-POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+LEDGER = str(ROOT / "environments/ledger.yaml")  # what the ledger wants; an environment's values go over it
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,5 @@ def images(kubernetes: LocalCluster) -> dict[str, str]:
     ledger = image.build_image(ROOT, name="flaskapp")
     hello = image.build_image(ROOT / "examples/hello", name="hello")
     archives = {built.reference: built.archive for built in (ledger, hello)}
-    if database := image.postgres_archive():
-        archives[POSTGRES] = database
-    lifecycle.load_images(INSTANCE, archives)
+    lifecycle.load_images(INSTANCE, archives | image.chart_archives())
     return {"flaskapp": ledger.reference, "hello": hello.reference}

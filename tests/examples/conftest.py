@@ -6,7 +6,7 @@ from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from tests.chart.render import run_helm
-from tests.kubernetes import POSTGRES, ROOT
+from tests.kubernetes import ROOT
 
 EXAMPLES = ["httpbin", "ihatemoney", "alerta", "jobs", "streams", "uploads"]
 
@@ -21,7 +21,5 @@ def references(kubernetes: LocalCluster) -> dict[str, str]:
     """References of the examples' images, loaded on every node."""
     built = {name: image.build_image(ROOT / "examples" / name, name=name) for name in EXAMPLES}
     archives = {each.reference: each.archive for each in built.values()}
-    if database := image.postgres_archive():
-        archives[POSTGRES] = database
-    lifecycle.load_images(kubernetes.name, archives)
+    lifecycle.load_images(kubernetes.name, archives | image.chart_archives())
     return {name: each.reference for name, each in built.items()}

@@ -113,7 +113,7 @@ def _fill(stage: Path, debian: Debian) -> None:
         addons.images(stage / "flaskapp/tools" / kubernetes.name)
         image.build_image(clone, name="flaskapp")
         image.build_image(clone / "examples/hello", name="hello")
-        image.postgres_archive()
+        image.chart_archives()
     shutil.rmtree(clone)
 
 

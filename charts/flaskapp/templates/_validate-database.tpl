@@ -4,9 +4,6 @@
 {{- $database := $values.database }}
 {{- $mode := include "flaskapp.migrationMode" . }}
 
-{{- if and .Subcharts.postgresql (not $values.postgresql.enabled) }}
-{{- fail "postgresql.enabled: missing, because the section is empty; set it to true or false" }}
-{{- end }}
 {{- if not $values.postgresql.enabled }}
 {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items | default list }}
 {{- $labels := .metadata.labels | default dict }}
@@ -27,6 +24,9 @@
 {{- else }}
 {{- $facts := include "flaskapp.database" . | fromJson }}
 {{- with $values.backup }}
+{{- if and .enabled (not $facts.host) }}
+{{- fail "backup.enabled: true, and pg_dump takes no URL; name the server in database.host" }}
+{{- end }}
 {{- if and .enabled (not $facts.owner.passwordKey) }}
 {{- fail "backup.enabled: true, and pg_dump has no password; name its key in database.owner.secretKeys.password, or database.secretKeys.password without an owner" }}
 {{- end }}
@@ -73,16 +73,6 @@
 {{- fail (printf "%s: %v, and (%d pods + %d surge) x %v workers x %v threads + %v reserved could ask for %d; lower these, or raise what the server allows"
   (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $pods (int $surge) $workers $threads $database.reservedConnections $wanted) }}
 {{- end }}
-{{- if eq $mode "hook" }}
-{{- if $values.postgresql.enabled }}
-{{- fail "migrations.mode: hook runs before the bundled database exists; use job, or an external database" }}
-{{- end }}
-{{- if or $values.secrets.values $values.secrets.generate }}
-{{- fail "migrations.mode: hook runs before the Secret of secrets.values and secrets.generate exists; use secrets.existingSecret, or job" }}
-{{- end }}
-{{- if $values.config }}
-{{- fail "migrations.mode: hook runs before the ConfigMap of config exists; use env, or job" }}
-{{- end }}
-{{- end }}
+{{- include "flaskapp.validateMigrations" . }}
 {{- end }}
 {{- end }}

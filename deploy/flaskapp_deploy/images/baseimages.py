@@ -20,6 +20,7 @@ from flaskapp_deploy import shell
 from flaskapp_deploy.images import debian, registry
 from flaskapp_deploy.images.buildkit import Builder, BuildError
 from flaskapp_deploy.images.oci import Layout
+from flaskapp_deploy.programs import packages
 from flaskapp_deploy.resources import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
@@ -27,6 +28,7 @@ ARGUMENTS = dict(re.findall(r"^ARG (\w+)=(.+)$", DOCKERFILE.read_text(), re.MULT
 VERSION = ARGUMENTS["PYTHON"]  # of Python, unless another is named
 PYTHON = ARGUMENTS["BASE"].replace("${PYTHON}", VERSION)
 POSTGRES = "public.ecr.aws/docker/library/postgres:18"
+BUSYBOX = "public.ecr.aws/docker/library/busybox:1.37-musl"
 EPOCH = 1767225600  # the time of every file in a stand-in
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # the Debian that has this Python, for a stand-in
 CONFIGURATION = """\
@@ -59,6 +61,12 @@ ENV PATH=/usr/lib/postgresql/18/bin:$PATH PG_MAJOR=18 PGDATA=/var/lib/postgresql
 STOPSIGNAL SIGINT
 EXPOSE 5432
 CMD ["postgres"]
+"""
+BUSYBOX_IMAGE = """\
+FROM scratch
+COPY --chmod=755 busybox /bin/busybox
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+CMD ["sh"]
 """
 
 
@@ -101,6 +109,11 @@ def python(builder: Builder, arch: str = "", version: str = VERSION) -> Base:
 def postgres(builder: Builder) -> Base:
     """Return the database's image, for this machine's architecture."""
     return _find(builder, POSTGRES, lambda: _postgres(builder))
+
+
+def busybox(builder: Builder) -> Base:
+    """Return the image of the chart's tools, for this machine's architecture."""
+    return _find(builder, BUSYBOX, lambda: _busybox(builder))
 
 
 def _find(builder: Builder, reference: str, make: Callable[[], Layout]) -> Base:
@@ -146,6 +159,15 @@ def _postgres(builder: Builder) -> Layout:
 
     recipe = [version, POSTGRES_IMAGE, _python(builder, architecture()).digest]
     return _kept(builder, f"postgres-{architecture()}", recipe, make)
+
+
+def _busybox(builder: Builder) -> Layout:
+    def make(work: Path) -> Layout:
+        (work / "context").mkdir()
+        shutil.copy(packages.busybox(), work / "context")
+        return _build(builder, work, BUSYBOX_IMAGE, architecture(), {})
+
+    return _kept(builder, f"busybox-{architecture()}", [BUSYBOX_IMAGE], make)
 
 
 def _kept(builder: Builder, name: str, recipe: Iterable[object], make: Callable[[Path], Layout]) -> Layout:

@@ -114,14 +114,17 @@ def scratch_image(
         return layout.archive(_archive(reference.partition(":")[0].rpartition("/")[2], layout), reference)
 
 
-def postgres_archive(builder: Builder | None = None) -> Path | None:
-    """The archive of the database's stand-in under its public name; None where the registry serves the image."""
+def chart_archives(builder: Builder | None = None) -> dict[str, Path]:
+    """Reference -> archive of the stand-ins for the chart's own images; none of those that a registry serves."""
+    archives = {}
     with _building(builder) as (builder, _):
-        base = baseimages.postgres(builder)
-        if base.layout is None:
-            return None
-        target = _archive("postgres", base.layout)
-        return target if target.exists() else base.layout.archive(target, base.reference)
+        for name, base in {"postgres": baseimages.postgres(builder), "busybox": baseimages.busybox(builder)}.items():
+            if base.layout:
+                target = _archive(name, base.layout)
+                archives[base.reference] = target
+                if not target.exists():
+                    base.layout.archive(target, base.reference)
+    return archives
 
 
 def _declared_python(context: Path) -> str:

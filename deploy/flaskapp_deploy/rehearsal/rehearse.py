@@ -32,7 +32,6 @@ from flaskapp_deploy.shell import DeployError
 from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace
 
 REGION, GROUP, PORT = "eu-central-1", "flaskapp:release", 5443
-POSTGRES = "public.ecr.aws/docker/library/postgres:18"
 NOBODY = "http://127.0.0.1:9"  # the port of the discard protocol: no ledger there
 # What `aws` says here; every other call fails, with the AWS CLI's own code for a command that it can't run.
 # https://docs.aws.amazon.com/cli/latest/userguide/cli-usage-returncodes.html
@@ -82,8 +81,7 @@ def make_cloud(config: ReleaseConfig, instance: str) -> Iterator[Cloud]:
     cluster = lifecycle.up(instance)
     if shutil.which("apt-get"):  # runs what was built for the nodes' architecture
         packages.ensure({"qemu-aarch64-static": "qemu-user-static"})
-    if database := image.postgres_archive():
-        lifecycle.load_images(instance, {POSTGRES: database})
+    lifecycle.load_images(instance, image.chart_archives())
     admin = Cluster(cluster.kubeconfig, "", config.namespace)
     ensure_namespace(admin)
     admin.kubectl("apply", "--filename", str(ROOT / "infra/helm-release-role.yaml"))

@@ -17,7 +17,8 @@ CANNOT_START = {"CreateContainerError", "RunContainerError"}
 WRONG_PASSWORD = re.compile(r'.*(password authentication failed for user "[^"]*")')
 TAIL = "--tail=1000"
 REMEDIES = {
-    "claim": "delete the claim, and name a class of `kubectl get storageclass` in persistence.storageClass",
+    "claim": "delete the claim, and name a class of `kubectl get storageclass` as its storageClass in the values:"
+    " under postgresql.primary.persistence, persistence or backup.persistence",
     "image": "correct image.repository, image.tag or image.digest, or name a Secret in image.pullSecrets",
     "memory": "raise resources.limits.memory or lower workers",
     "metrics": "`kubectl get apiservice v1beta1.metrics.k8s.io` says whether it is served; new pods need a minute",
@@ -127,7 +128,10 @@ class Doctor:
                 continue
             component = job["metadata"]["labels"].get("app.kubernetes.io/component", "job")
             retried = "" if failed else f" {attempts} times and is tried again"
-            message = self._last_words(f"job/{job['metadata']['name']}", "--all-containers")
+            pods = f"job/{job['metadata']['name']}"
+            # What the command printed, before what the containers beside it did.
+            ran = self._log(pods, "--container=migrate", "--tail=1")
+            message = self._last_words(pods, "--container=migrate" if ran else "--all-containers")
             again = "raise migrations.retry to run it again" if component == "migration" else "run it again"
             remedy = f"correct the cause and release it, or {again}"
             yield Finding(name_of(job), f"the {component} failed{retried}: {message}", remedy)

@@ -15,16 +15,33 @@ from flaskapp_deploy import programs
 from flaskapp_deploy.images import baseimages, debian, registry
 from flaskapp_deploy.images.baseimages import DOCKERFILE
 from flaskapp_deploy.images.buildkit import Builder, BuildError
-from flaskapp_deploy.images.image import postgres_archive
+from flaskapp_deploy.images.image import chart_archives
 from tests.deploy.images.conftest import Build, Container
 
 
 @pytest.fixture(scope="module")
 def postgres(builder: Builder, space: Path) -> Container:
-    archive = postgres_archive(builder)
-    if archive is None:
+    return stand_in(builder, baseimages.POSTGRES, space / "postgres")
+
+
+@pytest.fixture(scope="module")
+def busybox(builder: Builder, space: Path) -> Container:
+    return stand_in(builder, baseimages.BUSYBOX, space / "busybox")
+
+
+def stand_in(builder: Builder, reference: str, folder: Path) -> Container:
+    archives = chart_archives(builder)
+    if reference not in archives:
         pytest.skip("the registry answers: there is no stand-in")
-    return Container.of(archive, space / "postgres")
+    return Container.of(archives[reference], folder)
+
+
+def test_the_tools_are_where_the_official_image_has_them(busybox: Container) -> None:
+    script = (
+        "cp /bin/busybox /tmp && /tmp/busybox echo copied; for tool in sed nslookup wget head; do ls /bin/$tool; done"
+    )
+    result = busybox.run("/bin/busybox", "sh", "-c", script, user=10001)
+    assert result.stdout.split() == ["copied", "/bin/sed", "/bin/nslookup", "/bin/wget", "/bin/head"]
 
 
 def test_every_program_starts(postgres: Container) -> None:
