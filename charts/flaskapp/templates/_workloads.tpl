@@ -68,7 +68,7 @@ chart's; `httpGet` and `tcpSocket` without a port ask the application's. Argumen
 {{/* Seconds a workload's new pod must be ready before it counts. A port that is open says nothing of the application behind it. */}}
 {{- define "flaskapp.minReadySeconds" -}}
 {{- $opens := hasKey (get .probes "readinessProbe" | default dict) "tcpSocket" }}
-{{- $seconds := get .rollout "minReadySeconds" }}
+{{- $seconds := .rollout.minReadySeconds }}
 {{- ternary (ternary 10 0 $opens) $seconds (kindIs "invalid" $seconds) }}
 {{- end }}
 
