@@ -1,5 +1,6 @@
 """Every code block is checked by its kind: commands exist, values render, objects and SQL are valid."""
 
+import ast
 import json
 import os
 import re
@@ -112,6 +113,7 @@ CHECKERS: dict[str, Callable[[Block], object]] = {
     "yaml postgresql": chart_of_postgresql,
     "json": lambda block: json.loads(block.text),
     "toml": lambda block: tomllib.loads(block.text),
+    "python": lambda block: ast.parse(block.text),
     "insights": insights,
     "mermaid": lambda block: None,  # test_architecture.py
     "sql": lambda block: None,  # below, with a server
