@@ -80,14 +80,22 @@ def schema(chart: Path) -> str:
     return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
 
 
-def defaults(node: Schema) -> dict[str, Any]:
-    """Return the defaults of closed sections, without the keys that may be null, or whose keys are anybody's."""
+def defaults(node: Schema, top: bool = True) -> dict[str, Any]:
+    """Return the defaults of all keys, for templates that fill in what is missing.
+
+    `key=` is a map that is taken as it is, for its keys are anybody's. `key?` may be removed by null, so it comes only
+    with its whole section; at the top it is left out.
+    """
     result = {}
     for key, value in node["properties"].items():
         if "properties" in value and value.get("additionalProperties") is False:
-            result[key] = defaults(value)
-        elif "default" in value and value["default"] is not None and "null" not in value["type"]:
-            result[key] = value["default"]
+            result[key] = defaults(value, top=False)
+        elif value.get("default") is None:
+            continue
+        elif "null" not in value["type"]:
+            result[f"{key}=" if isinstance(value["default"], dict) and value["default"] else key] = value["default"]
+        elif not top:
+            result[f"{key}?"] = value["default"]
     return result
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,9 +25,9 @@ from flaskapp_deploy.up.install import ensure_admin_token, ensure_namespace
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build/release"
 CHART = BUILD / "charts/flaskapp"  # a copy of this run's own
-VALUES = Path(__file__).with_name("values.yaml")
+LEDGER, VALUES = ROOT / "environments/ledger.yaml", Path(__file__).with_name("values.yaml")
 RELEASE, NAMESPACE = "ledger", "release-scenarios"
-APP, DATABASE = f"{RELEASE}-flaskapp", f"{RELEASE}-postgresql"
+DATABASE = f"{RELEASE}-postgresql"
 DATABASE_POD = f"{DATABASE}-0"
 WEB = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=web"
 WAIT = ("--wait", "--wait-for-jobs", "--timeout=4m")
@@ -67,6 +68,19 @@ def scale(cluster: Cluster, deployment: str, replicas: int) -> None:
     """Scale a Deployment, and wait until it has so many pods."""
     cluster.kubectl("scale", f"deployment/{deployment}", f"--replicas={replicas}")
     cluster.kubectl("rollout", "status", f"deployment/{deployment}", "--timeout=2m")
+
+
+def released_chart(folder: Path) -> Path:
+    """Leave charts and environments of version 0.2.0 in a folder; return the chart, whose defaults are the ledger's."""
+    git = partial(shell.run, "git", cwd=ROOT)
+    revision = git("tag", "--list", "v0.2.0").stdout.strip()
+    if not revision:
+        new = "charts/flaskapp/templates/_workloads.tpl"
+        revision = git("log", "--diff-filter=A", "--format=%H^", "--", new).stdout.split()[-1]
+    git("archive", f"--output={folder}/released.tar", revision, "charts", "environments")
+    with tarfile.open(folder / "released.tar") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "charts/flaskapp"
 
 
 class Release:
@@ -148,7 +162,7 @@ class Release:
     def upgrade_arguments(self, *settings: str, image: str = "", chart: Path = CHART) -> list[str]:
         """Return the arguments of an upgrade that does not wait."""
         repository, _, tag = (image or self.image).rpartition(":")
-        arguments = ["upgrade", RELEASE, str(chart), "--install", "--values", str(VALUES)]
+        arguments = ["upgrade", RELEASE, str(chart), "--install", f"--values={LEDGER}", f"--values={VALUES}"]
         arguments += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
         return [*arguments, *self.settings, *settings]
 
@@ -163,6 +177,16 @@ class Release:
     def build_dependencies(self, chart: Path) -> None:
         """Put the subchart into the chart."""
         self.releaser.helm("dependency", "build", "--skip-refresh", str(chart))
+
+    def install_released(self) -> None:
+        """Install by the chart of version 0.2.0, whose defaults are the ledger's, with the data that is there."""
+        self.uninstall()
+        repository, _, tag = self.image.rpartition(":")
+        values = [f"--values={VALUES}", "--set", f"image.repository={repository},secrets.existingSecret=flaskapp-admin"]
+        with tempfile.TemporaryDirectory(prefix="flaskapp-chart-") as directory:
+            chart = released_chart(Path(directory))
+            self.build_dependencies(chart)
+            self.releaser.helm("install", RELEASE, str(chart), *values, "--set-string", f"image.tag={tag}", *WAIT)
 
     def run(self, *command: str, admin: bool = False) -> None:
         """Run a program with the releaser's rights, or the administrator's."""
@@ -190,6 +214,12 @@ class Release:
         arguments = [name] if name else ["--selector", selector] if selector else []
         document = json.loads(self.admin.kubectl("get", kind, *arguments, "--output=json").stdout)
         return document if name else document["items"]
+
+    @property
+    def app(self) -> str:
+        """The name of the web Deployment, and of what is named after it: a release of 0.2.0 keeps its own."""
+        [deployment] = self.get("deployments", selector=WEB)
+        return str(deployment["metadata"]["name"])
 
     def web_pods(self) -> list[dict[str, Any]]:
         """Return the web pods, those that are leaving included."""
@@ -247,7 +277,8 @@ class Release:
 
     def entries(self, *without: str) -> list[str]:
         """Return URLs that lead to the Service: its address by the host's route, and each node's own port."""
-        spec = self.get("service", APP)["spec"]
+        [service] = self.get("services", selector=WEB)
+        spec = service["spec"]
         nodes = [self.cluster.node_address(node) for node in self.cluster.nodes if node not in without]
         by_node = [f"http://{address}:{spec['ports'][0]['nodePort']}" for address in nodes]
         return [f"http://{spec['clusterIP']}", *by_node]

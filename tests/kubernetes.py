@@ -14,6 +14,7 @@ from flaskapp_deploy.up.install import ensure_namespace
 
 INSTANCE = os.environ.get("INSTANCE", "test")
 ROOT = Path(__file__).resolve().parents[1]
+LEDGER = str(ROOT / "environments/ledger.yaml")  # what the ledger wants; an environment's values go over it
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ["PATH"] = f"{programs.binaries('chart')}:{os.environ['PATH']}"
     for nodes, releases in (room.ONE_NODE, room.TWO_NODES):
-        names = " and ".join(f"`{values}`" for _, values in releases)
+        names = " and ".join(f"`{files[-1]}`" for _, *files in releases)
         print(f"\n{names} on {nodes} node{'s' * (nodes > 1)}:\n")
         print("\n".join(room.table(nodes, room.asked(releases))))
     print("\n" + "\n".join(scale.by_nodes()) + "\n\n" + "\n".join(scale.by_rate()))

@@ -96,11 +96,11 @@ def install(instance: LocalCluster) -> tuple[Cluster, str]:
     cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(quota))
     ensure_admin_token(cluster)
     repository, _, tag = ledger.reference.rpartition(":")
-    settings = f"image.repository={repository},image.tag={tag},secrets.existingSecret=flaskapp-admin"
-    values = ["--values", str(room.ROOT / "environments/t4g-small.yaml"), "--set", settings]
+    values = [part for file in room.T4G_SMALL for part in ("--values", str(room.ROOT / file))]
+    values += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
     chart = str(room.ROOT / "charts/flaskapp")
     cluster.helm("upgrade", RELEASE, chart, "--install", "--wait", "--wait-for-jobs", "--timeout=5m", *values)
-    return cluster, lifecycle.forward(instance.name, NAMESPACE, f"{RELEASE}-flaskapp")
+    return cluster, lifecycle.forward(instance.name, NAMESPACE, RELEASE)
 
 
 def filled(cluster: Cluster, url: str) -> bytes:
@@ -131,7 +131,7 @@ def cost(cluster: Cluster, url: str, request: bytes, seconds: int, rate: int) ->
 def by_replicas(cluster: Cluster, url: str, seconds: int) -> Iterator[tuple[int, float, dict[str, Used]]]:
     """Measure reads of twenty, at a rate that one pod can serve, with one, two and three pods."""
     cluster.kubectl("delete", "resourcequota", "node", "--ignore-not-found")  # three are more than one node takes
-    deployment = f"deployment/{RELEASE}-flaskapp"
+    deployment = f"deployment/{RELEASE}"
     for replicas in (1, 2, 3):
         cluster.kubectl("scale", deployment, f"--replicas={replicas}")
         cluster.kubectl("rollout", "status", deployment, "--timeout=2m")

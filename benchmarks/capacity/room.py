@@ -82,11 +82,12 @@ def of_pod(spec: dict[str, Any]) -> Room:
 def render(chart: str, *values: str) -> list[dict[str, Any]]:
     """Render a chart with values files, whose paths are relative to the repository."""
     files = [part for name in values for part in ("--values", name)]
-    passwords = ["--set", "auth.existingSecret=a" if chart == "postgresql" else "postgresql.auth.existingSecret=a"]
+    flaskapp = "postgresql.auth.existingSecret=a,image.repository=flaskapp,image.tag=a"
+    settings = ["--set", "auth.existingSecret=a" if chart == "postgresql" else flaskapp]
     subprocess.run(
         ["helm", "dependency", "build", "--skip-refresh", "charts/flaskapp"], cwd=ROOT, check=True, capture_output=True
     )
-    command = ["helm", "template", "web", f"charts/{chart}", *files, *passwords]
+    command = ["helm", "template", "web", f"charts/{chart}", *files, *settings]
     result = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return [item for item in yaml.safe_load_all(result.stdout) if item]
 
@@ -108,15 +109,19 @@ def rollout(objects: list[dict[str, Any]]) -> dict[str, Room]:
     return asked
 
 
-ONE_NODE = 1, [("flaskapp", "environments/t4g-small.yaml")]
-TWO_NODES = 2, [("flaskapp", "environments/production.yaml"), ("postgresql", "charts/postgresql-values.yaml")]
+Plan = tuple[int, list[tuple[str, ...]]]  # nodes, and what is on them: a chart and its values files
+LEDGER = "environments/ledger.yaml"
+T4G_SMALL = LEDGER, "environments/t4g-small.yaml"
+ONE_NODE: Plan = 1, [("flaskapp", *T4G_SMALL)]
+PRODUCTION = LEDGER, "environments/production.yaml"
+TWO_NODES: Plan = 2, [("flaskapp", *PRODUCTION), ("postgresql", "charts/postgresql-values.yaml")]
 
 
-def asked(releases: list[tuple[str, str]]) -> dict[str, Room]:
+def asked(releases: list[tuple[str, ...]]) -> dict[str, Room]:
     """Return what the releases of a plan request together, by component."""
     parts: dict[str, Room] = {}
-    for chart, values in releases:
-        parts |= rollout(render(chart, values))
+    for chart, *values in releases:
+        parts |= rollout(render(chart, *values))
     return parts
 
 

@@ -10,7 +10,9 @@ import yaml
 from benchmarks.capacity import room
 
 MEASURED, BASELINE = room.NODE["measured"], room.NODE["baseline"]["cpu"]
-VALUES = yaml.safe_load((room.ROOT / "charts/flaskapp/values.yaml").read_text())
+VALUES, LEDGER = (
+    yaml.safe_load((room.ROOT / file).read_text()) for file in ("charts/flaskapp/values.yaml", room.LEDGER)
+)
 WEB, DATABASE = MEASURED["web"]["milliseconds"], MEASURED["database"]["milliseconds"]
 SUSTAINED = int(BASELINE.removesuffix("m")) - room.NODE["system_uses"]  # millicores of a node, for the release
 AUTOSCALED = VALUES["autoscaling"]["targetCPUUtilizationPercentage"] / 100
@@ -30,7 +32,7 @@ def serving(nodes: int) -> int:
 
 def connections(pods: int) -> int:
     """Return how many database connections this number of pods can open, with one more pod in a rollout."""
-    return int((pods + 1) * VALUES["workers"] * VALUES["threads"] + RESERVED)
+    return int((pods + 1) * LEDGER["workers"] * LEDGER["threads"] + RESERVED)
 
 
 def most_pods() -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 from flaskapp_deploy import programs
 
 CHART = Path(__file__).resolve().parents[2] / "charts/flaskapp"
+IMAGE = "image.repository=shop,image.tag=1"
+DATABASE = "postgresql.enabled=true,postgresql.auth.existingSecret=database"
 
 
 def milliseconds(*command: str | Path) -> tuple[float, float]:
@@ -30,7 +32,8 @@ def alternating(rounds: int) -> dict[str, list[tuple[float, float]]]:
         milliseconds("helm", "create", made)
         milliseconds("helm", "dependency", "build", "--skip-refresh", CHART)
         commands: dict[str, list[str | Path]] = {
-            "flaskapp, with PostgreSQL": ["web", CHART, "--set", "postgresql.auth.existingSecret=database"],
+            "flaskapp": ["web", CHART, "--set", IMAGE],
+            "flaskapp, with PostgreSQL": ["web", CHART, "--set", f"{IMAGE},{DATABASE}"],
             "the chart of `helm create`": ["web", made],
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}

@@ -51,7 +51,7 @@ def need_root() -> None:
 
 def render() -> list[Figure]:
     """Measure `helm template` against the chart that `helm create` makes."""
-    ours, theirs = alternating(rounds=15).values()
+    _, ours, theirs = alternating(rounds=15).values()
     cpu = Figure("`helm template`", "ms of CPU", [t[1] for t in ours], "`helm create`", [t[1] for t in theirs])
     clock = Figure("`helm template`", "ms", [t[0] for t in ours], "`helm create`", [t[0] for t in theirs])
     return [cpu, clock]

@@ -277,10 +277,11 @@ def _release(app: Path | None, values: tuple[Path, ...] = (), name: str = "") ->
     from flaskapp_deploy.release import config
 
     release = config.project()
-    release = replace(release, application=app or release.application, values=(*release.values, *values))
-    if name:
-        return release.with_name(name)
-    return release.with_application(release.application) if app or not config.FILE.exists() else release
+    if app or not config.FILE.exists():
+        release = release.with_application(app or release.application, name)
+    elif name:
+        release = release.with_name(name)
+    return replace(release, values=(*release.values, *values))
 
 
 # --- the local cluster ---------------------------------------------------------------------------------------------

@@ -1,16 +1,10 @@
 """What people do to a release on purpose: no request fails, no row is lost."""
 
-import tarfile
-import tempfile
 import time
-from pathlib import Path
 
-import yaml
-
-from flaskapp_deploy import programs, shell
-from flaskapp_deploy.shell import DeployError
+from flaskapp_deploy import programs
 from reliability.environment import Environment
-from reliability.release import APP, CHART, RELEASE, ROOT, TAKE_BACK, WAIT, scale
+from reliability.release import RELEASE, TAKE_BACK, scale
 
 
 def image_change(env: Environment) -> None:
@@ -74,7 +68,7 @@ def three_pods(env: Environment) -> None:
     env.later("three pods", lambda: env.upgrade(*TAKE_BACK))
     began = time.monotonic()
     for replicas in (3, 4, 5):
-        scale(env.admin, APP, replicas)
+        scale(env.admin, env.app, replicas)
     starts = time.monotonic() - began
     env.upgrade("--set", "replicas=3", *TAKE_BACK)
     env.wait_for_pods(3, 90, in_all=3)
@@ -125,39 +119,14 @@ def helm_3_release(env: Environment) -> None:
     env.check_image(env.other_image)
 
 
-def git(*arguments: str) -> str:
-    """Run git in this repository; return what it printed."""
-    return shell.run("git", *arguments, cwd=ROOT).stdout
-
-
-def earlier_charts() -> list[tuple[str, str]]:
-    """Return released charts as (version, revision): of each tag; while there is none, the version before this one."""
-    tags = git("tag", "--list", "v*", "--sort=version:refname").split()
-    if tags:
-        return [(tag.removeprefix("v"), tag) for tag in tags]
-    this = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
-    for commit in git("log", "--format=%H", "--", "charts/flaskapp/Chart.yaml").split():
-        before = git("show", f"{commit}^:charts/flaskapp/Chart.yaml")
-        if (version := yaml.safe_load(before)["version"]) != this:
-            return [(str(version), f"{commit}^")]
-    raise DeployError("there is no chart of another version in the repository's history")
+def install_released(env: Environment) -> None:
+    """The release, made by the chart of version 0.2.0 with the data that is there."""
+    env.install_released()
 
 
 def earlier_versions(env: Environment) -> None:
-    """From each released chart to this one, by --reuse-values and by --reset-then-reuse-values.
-
-    Where the bundled server's pod changes, it restarts: its answers are a 503 meanwhile.
-    """
-    for version, revision in earlier_charts():
-        with tempfile.TemporaryDirectory(prefix="flaskapp-chart-") as directory:
-            git("archive", f"--output={directory}/charts.tar", revision, "charts")
-            with tarfile.open(f"{directory}/charts.tar") as archive:
-                archive.extractall(directory, filter="data")
-            chart = Path(directory) / "charts/flaskapp"
-            env.build_dependencies(chart)
-            for option in ("--reuse-values", "--reset-then-reuse-values"):
-                env.mark(version)
-                env.upgrade(chart=chart)
-                env.mark(option.removeprefix("--"))
-                env.releaser.helm("upgrade", RELEASE, str(CHART), option, *WAIT)
-        env.note(f"from {version}")
+    """A release of chart 0.2.0 is upgraded to this one, whose objects have other names: it keeps its own."""
+    before = env.app
+    env.mark("helm upgrade")
+    env.upgrade()
+    env.check(env.app == before == f"{RELEASE}-flaskapp", f"{before} is now {env.app}")

@@ -7,9 +7,8 @@ import time
 import yaml
 
 from reliability.environment import Environment
-from reliability.release import APP, CHART, DATABASE, NAMESPACE, RELEASE, conditions, until
+from reliability.release import CHART, DATABASE, LEDGER, NAMESPACE, RELEASE, conditions, until
 
-BACKUPS = f"{APP}-backup"
 OF_RELEASE = f"app.kubernetes.io/instance={RELEASE}"
 DRILL = "app.kubernetes.io/instance=drill"
 SUM = "SELECT count(*), md5(string_agg(d::text, ',' ORDER BY id)) FROM deployments d"
@@ -18,17 +17,18 @@ SUM = "SELECT count(*), md5(string_agg(d::text, ',' ORDER BY id)) FROM deploymen
 def backup_and_restore(env: Environment) -> None:
     """A dump that is restored and compared, one with a wrong byte that is refused, and a drill into a new release."""
     env.upgrade("--set", "backup.enabled=true,backup.persistence.size=1Gi")
+    backups = f"{env.app}-backup"
     logs = env.log(f"--selector={OF_RELEASE},app.kubernetes.io/component=backup", "--all-containers", "--tail=-1")
     env.check("restored and compared" in logs, "the first backup was not compared")
-    env.check(run_backup(env, f"{BACKUPS}-good"), "a second backup failed")
+    env.check(run_backup(env, backups, "good"), "a second backup failed")
 
-    script = env.get("configmap", BACKUPS)["data"]["dump.sh"]
+    script = env.get("configmap", backups)["data"]["dump.sh"]
     half = '$(($(stat --format=%s "$name.unverified") / 2))'
     patch = {"data": {"dump.sh": f'{script}\nprintf X | dd of="$name.unverified" bs=1 seek={half} conv=notrunc\n'}}
-    env.admin.kubectl("patch", "configmap", BACKUPS, "--patch-file=/dev/stdin", stdin=json.dumps(patch))
-    env.check(not run_backup(env, f"{BACKUPS}-wrong"), "a backup with a wrong byte counted")
-    env.check(rings_for(env, f"{BACKUPS}-wrong"), "the alert does not mean the Job that failed")
-    env.check(not rings_for(env, f"{BACKUPS}-good"), "the alert means a Job that did not fail")
+    env.admin.kubectl("patch", "configmap", backups, "--patch-file=/dev/stdin", stdin=json.dumps(patch))
+    env.check(not run_backup(env, backups, "wrong"), "a backup with a wrong byte counted")
+    env.check(rings_for(env, f"{backups}-wrong"), "the alert does not mean the Job that failed")
+    env.check(not rings_for(env, f"{backups}-good"), "the alert means a Job that did not fail")
     env.note("a wrong byte fails the backup, and its alert means that Job")
 
     before = env.sql(SUM)
@@ -40,10 +40,11 @@ def backup_and_restore(env: Environment) -> None:
     env.check(env.sql(SUM, pod="drill-postgresql-0") == before, "the restored rows are others")
 
 
-def run_backup(env: Environment, name: str) -> bool:
-    """Run a backup as its schedule would; return whether it succeeded."""
+def run_backup(env: Environment, backups: str, suffix: str) -> bool:
+    """Run a backup as its schedule, the CronJob `backups`, would; return whether it succeeded."""
+    name = f"{backups}-{suffix}"
     env.admin.kubectl("delete", "job", name, "--ignore-not-found")
-    env.admin.kubectl("create", "job", name, f"--from=cronjob/{BACKUPS}")
+    env.admin.kubectl("create", "job", name, f"--from=cronjob/{backups}")
 
     def outcome() -> set[str]:
         return conditions(env.get("job", name)) & {"Complete", "Failed"}
@@ -53,11 +54,15 @@ def run_backup(env: Environment, name: str) -> bool:
 
 
 def rings_for(env: Environment, job: str) -> bool:
-    """Return whether FlaskappBackupFailed means this Job, as kube-state-metrics would show it."""
-    settings = "alerts.enabled=true,backup.enabled=true,postgresql.auth.existingSecret=any"
-    options = ["--set", settings, "--show-only=templates/prometheusrule.yaml"]
+    """Return whether the alert BackupFailed means this Job, as kube-state-metrics would show it."""
+    options = [
+        f"--values={LEDGER}",
+        "--set",
+        "image.repository=any,image.tag=1,alerts.enabled=true,backup.enabled=true",
+    ]
+    options += ["--show-only=templates/prometheusrule.yaml", "--dry-run=server"]
     rule = yaml.safe_load(env.releaser.helm("template", RELEASE, str(CHART), *options).stdout)
-    [alert] = [one for one in rule["spec"]["groups"][0]["rules"] if one["alert"] == "FlaskappBackupFailed"]
+    [alert] = [one for one in rule["spec"]["groups"][0]["rules"] if one["alert"].endswith("BackupFailed")]
     match = re.fullmatch(r'kube_job_failed\{namespace="(.*)",job_name=~"(.*)",condition="true"\} == 1', alert["expr"])
     failed = "Failed" in conditions(env.get("job", job))
     return bool(match and failed and match[1] == NAMESPACE and re.fullmatch(match[2], job))
@@ -78,7 +83,7 @@ def uninstall_and_reinstall(env: Environment) -> None:
     kinds += ",horizontalpodautoscalers,poddisruptionbudgets,serviceaccounts,networkpolicies"
 
     def is_empty() -> bool:
-        return all(BACKUPS in one["metadata"]["name"] for one in env.get(kinds, selector=OF_RELEASE))
+        return all("-backup" in one["metadata"]["name"] for one in env.get(kinds, selector=OF_RELEASE))
 
     until(is_empty, 90, "the namespace without the release")
     env.upgrade()

@@ -35,8 +35,16 @@ SOURCES = {
     "ServiceMonitor": Source(
         PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml"
     ),
+    "PodMonitor": Source(
+        PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
+    ),
     "PrometheusRule": Source(
         PROMETHEUS, PROMETHEUS_DIGEST, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml"
+    ),
+    "VerticalPodAutoscaler": Source(
+        "k8s.io/autoscaler/vertical-pod-autoscaler@v1.5.1",
+        "h1:LlVtM3IKqIVHz1ZXC3ahe/mAtDWb7Eob0tyTzqFULqg=",
+        "deploy/vpa-v1-crd-gen.yaml",
     ),
     "HTTPRoute": Source(
         "sigs.k8s.io/gateway-api@v1.4.0",

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.chart.policy import containers, pods
-from tests.chart.render import CHARTS, ROOT, WITHOUT_CLUSTER, merged, render, values_of
+from tests.chart.render import CHARTS, RELEASE_VALUES, ROOT, merged, render, values_of
 
-EVERYTHING = merged(values_of(ROOT / "tests/chart/everything.yaml"), WITHOUT_CLUSTER)
+EVERYTHING = merged(RELEASE_VALUES["everything"], {"global": {"imageRegistry": ""}})
 VALUES = {"flaskapp": EVERYTHING, "postgresql": {"auth": {"existingSecret": "database"}}}
 KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
 REPOSITORY = "https://github.com/example/flaskapp"
@@ -43,7 +43,7 @@ def test_annotations(chart: str) -> None:
 def test_images_are_the_ones_that_are_rendered(chart: str) -> None:
     specs = [spec for _, spec in pods(render(chart, VALUES[chart]))]
     rendered = {container["image"] for spec in specs for container in containers(spec)}
-    own = {image for image in rendered if image.startswith("localhost/")}
+    own = {image for image in rendered if image.startswith("registry.example.com/")}
     assert {item["image"] for item in annotations_of(chart)["images"]} == rendered - own
 
 

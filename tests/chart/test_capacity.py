@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.capacity import room, scale
-from tests.chart.render import ROOT, Object, RenderError, merged, render, values_of
+from tests.chart.render import RELEASE_VALUES, ROOT, Object, RenderError, merged, render
 
 PLANS = {"one node": room.ONE_NODE, "two nodes": room.TWO_NODES}
 
@@ -27,8 +27,7 @@ def test_a_job_for_migrations_would_not_fit_on_one_node() -> None:
 
 
 def one_node(*layers: dict[str, object]) -> list[Object]:
-    passwords = {"postgresql": {"auth": {"existingSecret": "a"}}}
-    return render("flaskapp", merged(values_of(ROOT / "environments/t4g-small.yaml"), passwords, *layers))
+    return render("flaskapp", merged(RELEASE_VALUES["t4g-small"], *layers))
 
 
 @pytest.mark.parametrize("layer", [{"replicas": 2}, {"resources": {"requests": {"memory": "300Mi"}}}])
@@ -49,7 +48,8 @@ def test_the_document_has_the_tables() -> None:
 
 def test_what_fits_is_what_the_chart_allows() -> None:
     """One pod more than the database has connections for is refused, and one more than fits has no room."""
-    external = {"postgresql": {"enabled": False}, "database": {"host": "db", "existingSecret": "a"}}
+    server = {"host": "db", "name": "ledger", "username": "ledger", "existingSecret": "a"}
+    external = merged(RELEASE_VALUES["ledger"], {"postgresql": {"enabled": False}, "database": server})
     most = {"autoscaling": {"enabled": True, "maxReplicas": scale.most_pods()}}
     render("flaskapp", merged(external, most))
     with pytest.raises(RenderError, match="could ask for"):

@@ -19,12 +19,15 @@ from tests.chart.render import WITHOUT_CLUSTER, merged, render
 # Outside of the release: the cluster's DNS, a pod in another namespace, and one in the same.
 OTHERS = {"kube-system/coredns": {"k8s-app": "kube-dns"}, "elsewhere/other": {}, "shop/neighbor": {}}
 SWEEP = {"cronJobs": {"sweep": {"schedule": "0 3 * * *", "command": ["sweep"]}}}
-BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}})
+MIGRATED = {"postgresql": {"enabled": True}, "migrations": {"command": ["migrate"]}}
+BUNDLED = merged(WITHOUT_CLUSTER, SWEEP, MIGRATED, {"networkPolicy": {"enabled": True}})
 EXTERNAL = merged(
     BUNDLED,
     {
         "postgresql": {"enabled": False},
-        "database": {"host": "db.example.org", "port": 6432, "existingSecret": "database"},
+        "database": {
+            "host": "db.example.org", "port": 6432, "name": "shop", "username": "clerk", "existingSecret": "database"
+        },
         "networkPolicy": {"databaseTo": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]},
     },
 )
@@ -39,7 +42,9 @@ METRICS = merged(
 )
 BACKUPS = ["backup[CronJob]", "backup[Job]"]
 PODS = ["web", "migrate", "sweep", "test-http"]
-DNS = [f"{pod} -> {to} TCP 53,UDP 53" for pod in PODS for to in ("kube-system/coredns", "169.254.20.10")]
+COMPONENTS = ["web", "admin", "worker"]
+NODE = ("169.254.20.10", "169.254.169.254")  # a cache of names on the node, and GKE's Cloud DNS
+DNS = [f"{pod} -> {to} TCP 53,UDP 53" for pod in PODS for to in ("kube-system/coredns", *NODE)]
 INSIDE = [f"{pod} -> web TCP 8000" for pod in PODS if pod != "web"]
 ALLOWED = [f"{other} -> web TCP 8000" for other in OTHERS]
 TO_BUNDLED = [f"{pod} -> database TCP 5432" for pod in PODS]
@@ -51,10 +56,11 @@ TO_S3 = [
         "web TCP 8000",
         "database TCP 5432",
         "kube-system/coredns TCP 53,443,UDP 53",
-        "169.254.20.10 TCP 53,443,UDP 53",
+        *(f"{address} TCP 53,443,UDP 53" for address in NODE),
         # S3's addresses change, so these pods may connect to any address on the TLS port.
         "0.0.0.0-169.254.20.9 TCP 443",
-        "169.254.20.11-255.255.255.255 TCP 443",
+        "169.254.20.11-169.254.169.253 TCP 443",
+        "169.254.169.255-255.255.255.255 TCP 443",
         "elsewhere/other TCP 443",
         "shop/neighbor TCP 443",
     )
@@ -67,8 +73,24 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
         [*DNS, *INSIDE, *TO_EXTERNAL, "elsewhere/other -> web TCP 9090", "kube-system/coredns -> web TCP 8000"],
     ),
     "no database": (
-        merged(BUNDLED, {"database": {"enabled": False}, "postgresql": {"enabled": False}}),
+        merged(WITHOUT_CLUSTER, SWEEP, {"networkPolicy": {"enabled": True}}),
         [line for line in [*DNS, *INSIDE, *ALLOWED] if "migrate" not in line],
+    ),
+    "components": (
+        merged(
+            WITHOUT_CLUSTER,
+            {
+                "networkPolicy": {"enabled": True},
+                "tests": {"enabled": False},
+                "extraPorts": [{"name": "grpc", "port": 50051}],
+                "components": {"admin": {"port": 5555}, "worker": {}},
+            },
+        ),
+        [
+            *(f"{pod} -> {to} TCP 53,UDP 53" for pod in COMPONENTS for to in ("kube-system/coredns", *NODE)),
+            *(f"{one} -> web TCP 8000,50051" for one in ("admin", "worker", *OTHERS)),
+            *(f"{one} -> admin TCP 5555" for one in ("web", "worker", *OTHERS)),
+        ],
     ),
     "a backup to S3": (
         merged(BUNDLED, {"backup": {"enabled": True, "s3": {"uri": "s3://bucket/a/"}}}),
@@ -97,10 +119,9 @@ def others() -> list[dict[str, Any]]:
 
 
 def short(end: str) -> str:
-    """`shop/web-flaskapp-migrate-1a2b3c4d[Job]` is `migrate`; an address range by itself is one address."""
+    """`shop/web-migrate-1a2b3c4d[Job]` is `migrate`; an address range by itself is one address."""
     name, _, kind = end.partition("[")
-    name = name.removeprefix("shop/web-flaskapp-")
-    name = {"shop/web-flaskapp": "web", "shop/web-postgresql": "database"}.get(name, name)
+    name = {"shop/web": "web", "shop/web-postgresql": "database"}.get(name, name).removeprefix("shop/web-")
     first, _, last = name.partition("-")
     if first == last:
         return first
@@ -119,7 +140,7 @@ def connections(objects: list[dict[str, Any]], folder: Path) -> set[str]:
     for line in result.stdout.splitlines():
         ends, _, ports = line.partition(" : ")
         source, _, target = ends.partition(" => ")
-        if "shop/web-" in ends:
+        if "shop/web" in ends:
             allowed.add(f"{short(source)} -> {short(target)} {ports}")
     return allowed
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from flaskapp_deploy import programs
-from tests.chart.render import RELEASE_VALUES, ROOT, render
+from tests.chart.render import RELEASE_VALUES, ROOT, load, render
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_the_same_objects(helm3: str, name: str) -> None:
     result = subprocess.run(
         command, cwd=ROOT, input=yaml.safe_dump(values), capture_output=True, text=True, check=True, timeout=60
     )
-    objects = [item for item in yaml.safe_load_all(result.stdout) if item]
+    objects = load(result.stdout)
     assert sorted(objects, key=str) == sorted(render("flaskapp", values), key=str)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.chart.policy import CHECKS, Spec, pods, violations
-from tests.chart.render import RELEASE_VALUES, WITHOUT_CLUSTER, Object, merged, one, render, run_helm
+from tests.chart.render import BUNDLED, RELEASE_VALUES, Object, merged, one, render, run_helm
 
 Mutation = Callable[[Spec], Any]
 FIRST = "containers"
@@ -63,7 +63,7 @@ def test_every_pod_passes_with_a_hook() -> None:
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_each_check_can_fail(name: str) -> None:
     [check] = [check for check in CHECKS if check.__name__ == name.rstrip("23")]
-    spec = copy.deepcopy(one(render("flaskapp", WITHOUT_CLUSTER), "Deployment")["spec"]["template"]["spec"])
+    spec = copy.deepcopy(one(render("flaskapp", BUNDLED), "Deployment")["spec"]["template"]["spec"])
     assert check(spec) == []
     MUTATIONS[name](spec)
     assert check(spec) != []
@@ -111,6 +111,9 @@ def test_secrets_are_in_secrets_alone() -> None:
 
 def test_notes_tell_no_secret() -> None:
     settings = [
+        "image.repository=shop",
+        "image.tag=a",
+        "postgresql.enabled=true",
         f"postgresql.auth.password={CANARY}",
         f"postgresql.auth.ownerPassword={CANARY}",
         f"secrets.values.T={CANARY}",

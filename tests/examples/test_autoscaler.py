@@ -20,7 +20,7 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
 
     def upgrade(*settings: str) -> dict[str, Any]:
         cluster.helm("upgrade", "--install", "hello", CHART, *values, *settings)
-        command = ["get", "deployment", "hello-flaskapp", "--output=json", "--show-managed-fields"]
+        command = ["get", "deployment", "hello", "--output=json", "--show-managed-fields"]
         document: dict[str, Any] = json.loads(cluster.kubectl(*command).stdout)
         return document
 
@@ -38,7 +38,7 @@ def test_switching_the_autoscaler_on_keeps_every_pod(
     assert upgrade("--set", f"{scaling},autoscaling.maxReplicas=3")["spec"]["replicas"] == 3
     # With a fourth pod the autoscaler owns the field, and helm gives it up.
     upgrade("--set", f"{scaling},autoscaling.minReplicas=4")
-    wait(lambda: get(cluster, "deployment", "hello-flaskapp")["spec"]["replicas"] == 4, 60, "the fourth pod")
+    wait(lambda: get(cluster, "deployment", "hello")["spec"]["replicas"] == 4, 60, "the fourth pod")
     last = upgrade("--set", f"{scaling},autoscaling.minReplicas=4")
     assert last["spec"]["replicas"] == 4
     assert "helm" not in owners(last)

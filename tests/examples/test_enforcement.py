@@ -14,7 +14,7 @@ from flaskapp_deploy import programs
 from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.programs import packages
-from tests.kubernetes import ROOT
+from tests.kubernetes import LEDGER, ROOT
 from tests.reliability.test_release import CHART, get, wait
 
 Releaser = Callable[[str], Cluster]
@@ -76,20 +76,21 @@ def test_what_is_let_through(
     home, friends = releaser(HOME), releaser(FRIENDS)
     repository, _, tag = images["flaskapp"].rpartition(":")
     peers = f"networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name={FRIENDS}"
-    values = ["--values", str(ROOT / "environments/dev.yaml"), "--set", f"image.repository={repository}"]
-    values += ["--set-string", f"image.tag={tag}", "--set", f"networkPolicy.enabled=true,{peers}"]
+    values = ["--values", LEDGER, "--values", str(ROOT / "environments/dev.yaml")]
+    values += ["--set", f"image.repository={repository}", "--set-string", f"image.tag={tag}"]
+    values += ["--set", f"networkPolicy.enabled=true,{peers}"]
     home.helm("upgrade", "--install", "web", CHART, "--wait", "--wait-for-jobs", "--timeout=3m", *values)
     pod(home, "neighbor", images["hello"])
     pod(friends, "friend", images["hello"])
     places = {"web": admin(HOME), "neighbor": admin(HOME), "friend": admin(FRIENDS)}
-    targets = {"web": (f"web-flaskapp.{HOME}", 80), "database": (f"web-postgresql.{HOME}", 5432)}
+    targets = {"web": (f"web.{HOME}", 80), "database": (f"web-postgresql.{HOME}", 5432)}
     for name in ("neighbor", "friend"):
         targets[name] = (get(places[name], "pod", name)["status"]["podIP"], 8080)
 
     def reaches(source: str, target: str) -> bool:
         host, port = targets[target]
         script = f"import socket; socket.create_connection(({host!r}, {port}), timeout=2)"
-        place = "deployment/web-flaskapp" if source == "web" else source
+        place = "deployment/web" if source == "web" else source
         command = ["exec", place, "--container=app", "--", "python", "-c", script]
         return places[source].kubectl(*command, check=False).returncode == 0
 

@@ -20,7 +20,7 @@ from flaskapp_deploy import programs
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 from tests import pages
-from tests.kubernetes import ROOT
+from tests.kubernetes import LEDGER, ROOT
 from tests.reliability.test_release import get, url, wait
 
 Releaser = Callable[[str], Cluster]
@@ -43,19 +43,15 @@ class Shop:
         cluster.kubectl("create", "secret", "generic", "admin-token", f"--from-literal=API_ADMIN_TOKEN={self.token}")
 
     def upgrade(self, environment: str, *settings: str) -> None:
-        values = [
-            "--values",
-            str(ROOT / f"environments/{environment}.yaml"),
-            "--set",
-            "secrets.existingSecret=admin-token",
-        ]
+        values = ["--values", LEDGER, "--values", str(ROOT / f"environments/{environment}.yaml")]
+        values += ["--set", "secrets.existingSecret=admin-token"]
         values += ["--set", f"image.repository={self.repository}", "--set-string", f"image.tag={self.tag}"]
         options = ["--install", "--wait", "--wait-for-jobs", "--timeout=3m"]
         self.cluster.helm("upgrade", RELEASE, str(ROOT / CHART), *options, *values, *settings)
 
     @property
     def url(self) -> str:
-        return url(self.cluster, f"{RELEASE}-flaskapp")
+        return url(self.cluster, RELEASE)
 
     def post(self, version: str) -> int:
         body = {"service": "shop", "environment": "production", "version": version, "status": "succeeded"}
@@ -93,7 +89,7 @@ def test_staging(shop: Shop) -> None:
     shop.upgrade("staging")
     assert [shop.post(f"1.0.{number}") for number in range(5)] == 5 * [201]
     assert shop.pods() == 2
-    assert get(shop.cluster, "hpa", f"{RELEASE}-flaskapp")["spec"]["maxReplicas"] == 3
+    assert get(shop.cluster, "hpa", RELEASE)["spec"]["maxReplicas"] == 3
 
 
 def test_its_volume_grows(shop: Shop) -> None:

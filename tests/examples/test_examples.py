@@ -32,7 +32,7 @@ class Example:
         return {pod["metadata"]["uid"] for pod in get(self.cluster, "pods", selector=self.labels)}
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        return requests.request(method, url(self.cluster, f"{self.name}-flaskapp") + path, timeout=20, **options)
+        return requests.request(method, url(self.cluster, self.name) + path, timeout=20, **options)
 
     def remove(self) -> None:
         self.cluster.helm("uninstall", self.name, "--wait", "--timeout=3m")

@@ -16,7 +16,7 @@ import yaml
 
 from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
-from tests.kubernetes import ROOT
+from tests.kubernetes import LEDGER, ROOT
 
 RELEASE, NAMESPACE = "ledger", "release-life"
 TOKEN = secrets.token_urlsafe(32)
@@ -60,11 +60,12 @@ class Ledger:
     def upgrade(self, *settings: str) -> None:
         # Two pods at least, and an autoscaler over them.
         scaling = ["--set", "autoscaling.enabled=true,autoscaling.minReplicas=2,autoscaling.maxReplicas=3"]
-        install(self.cluster, self.image, *scaling, "--set", "secrets.existingSecret=admin-token", *settings)
+        token = ["--set", "secrets.existingSecret=admin-token"]
+        install(self.cluster, self.image, "-f", LEDGER, *scaling, *token, *settings)
 
     @property
     def url(self) -> str:
-        return url(self.cluster, f"{RELEASE}-flaskapp")
+        return url(self.cluster, RELEASE)
 
     def post(self, version: str) -> str:
         body = {"service": "shop", "environment": "production", "version": version, "status": "succeeded"}
@@ -118,7 +119,7 @@ def test_pods_on_both_nodes(ledger: Ledger) -> None:
 
 def test_autoscaler_sees_cpu(ledger: Ledger) -> None:
     def utilization() -> int | None:
-        autoscaler = get(ledger.cluster, "hpa", f"{RELEASE}-flaskapp")
+        autoscaler = get(ledger.cluster, "hpa", RELEASE)
         metrics = autoscaler["status"].get("currentMetrics") or [{}]
         value = metrics[0].get("resource", {}).get("current", {}).get("averageUtilization")
         return None if value is None else int(value)

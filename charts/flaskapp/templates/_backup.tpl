@@ -68,7 +68,7 @@ volumeMounts:
 {{- define "flaskapp.backupVolumes" -}}
 {{- $persistence := .root.Values.backup.persistence -}}
 {{- if $persistence.enabled }}
-- {name: backups, persistentVolumeClaim: {claimName: {{ $persistence.existingClaim | default .name }}}}
+- {name: backups, persistentVolumeClaim: {claimName: {{ $persistence.existingClaim | default .name | quote }}}}
 {{- else }}
 - {name: backups, emptyDir: {}}
 {{- end }}
@@ -76,11 +76,11 @@ volumeMounts:
 - {name: scratch, emptyDir: {}}
 - name: database
   secret:
-    secretName: {{ .owner.secret }}
+    secretName: {{ .owner.secret | quote }}
     defaultMode: 0440
     items:
       {{- with .owner.usernameKey }}
-      - {key: {{ . }}, path: username}
+      - {key: {{ . | quote }}, path: username}
       {{- end }}
-      - {key: {{ .owner.passwordKey }}, path: password}
+      - {key: {{ .owner.passwordKey | quote }}, path: password}
 {{- end }}

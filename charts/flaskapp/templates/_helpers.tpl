@@ -1,25 +1,3 @@
-{{/*
-First line of every template: a section that values empty (`rollout:` with everything below it commented out) is its
-default, and the application has its name. Both are kept in .Values, so this costs something only once.
-*/}}
-{{- define "flaskapp.prepare" -}}
-{{- if not (hasKey .Values "_name") }}
-{{- include "flaskapp.restore" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml)) }}
-{{- $_ := set .Values "_name" (.Values.nameOverride | default (include "flaskapp.keptName" .) | default .Release.Name | trunc 63 | trimSuffix "-") }}
-{{- end }}
-{{- end }}
-
-{{- define "flaskapp.restore" -}}
-{{- $values := .values }}
-{{- range $key, $default := .defaults }}
-{{- if or (not (hasKey $values $key)) (kindIs "invalid" (get $values $key)) }}
-{{- $_ := set $values $key $default }}
-{{- else if and (kindIs "map" $default) (kindIs "map" (get $values $key)) }}
-{{- include "flaskapp.restore" (dict "values" (get $values $key) "defaults" $default) }}
-{{- end }}
-{{- end }}
-{{- end }}
-
 {{/* Version 0.2.0 called every application `flaskapp`. Selectors can't change, so its installations stay that. */}}
 {{- define "flaskapp.keptName" -}}
 {{- $name := ternary .Release.Name (printf "%s-flaskapp" .Release.Name) (contains "flaskapp" .Release.Name) | trunc 45 | trimSuffix "-" }}
@@ -41,6 +19,15 @@ default, and the application has its name. Both are kept in .Values, so this cos
 {{- else }}
 {{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" }}
 {{- end }}
+{{- end }}
+
+{{/* The name of a further object, shortened where it is too long. Arguments: root, name, limit. */}}
+{{- define "flaskapp.childName" -}}
+{{- $full := printf "%s-%s" (include "flaskapp.fullname" .root) .name }}
+{{- if gt (len $full) (int .limit) }}
+{{- $full = printf "%s-%s" ($full | trunc (sub .limit 9 | int) | trimSuffix "-") (sha256sum $full | trunc 8) }}
+{{- end }}
+{{- $full }}
 {{- end }}
 
 {{/* What a selector may use: never changes during the life of a release. */}}
@@ -69,7 +56,7 @@ name), component, labels, annotations (maps of the values), keep ("true": helm l
 {{- end }}
 {{- $more := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonLabels .labels)) | fromJson }}
 {{- $annotations := include "flaskapp.strings" (dict "root" $root "maps" (list $root.Values.commonAnnotations .annotations)) | fromJson -}}
-name: {{ .name | default (include "flaskapp.fullname" $root) }}
+name: {{ .name | default (include "flaskapp.fullname" $root) | quote }}
 labels: {{- merge $labels $more | toYaml | nindent 2 }}
 {{- if .keep }}
 {{- $_ := set $annotations "helm.sh/resource-policy" "keep" }}
@@ -79,52 +66,10 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* A value as text: a whole number stays one, however YAML read it (1e+06). */}}
-{{- define "flaskapp.text" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
-{{- end }}
-
-{{/* The same, with the templates in it evaluated. Arguments: root, value. */}}
-{{- define "flaskapp.rendered" -}}
-{{- $text := include "flaskapp.text" .value }}
-{{- if contains "{{" $text }}{{ tpl $text .root }}{{ else }}{{ $text }}{{ end }}
-{{- end }}
-
-{{/* Maps as one map of texts, as JSON: a later one wins, null removes. Arguments: root, maps. */}}
-{{- define "flaskapp.strings" -}}
-{{- $root := .root }}
-{{- $result := dict }}
-{{- range .maps }}
-{{- range $key, $value := . }}
-{{- if kindIs "invalid" $value }}
-{{- $_ := unset $result $key }}
-{{- else }}
-{{- $_ := set $result $key (include "flaskapp.rendered" (dict "root" $root "value" $value)) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- toJson $result }}
-{{- end }}
-
-{{/* A map laid over another, as JSON: maps merge, lists and values replace, null removes. Arguments: base, over. */}}
-{{- define "flaskapp.overlay" -}}
-{{- $result := deepCopy (.base | default dict) }}
-{{- range $key, $value := .over }}
-{{- if kindIs "invalid" $value }}
-{{- $_ := unset $result $key }}
-{{- else if and (kindIs "map" $value) (kindIs "map" (get $result $key)) }}
-{{- $_ := set $result $key (include "flaskapp.overlay" (dict "base" (get $result $key) "over" $value) | fromJson) }}
-{{- else }}
-{{- $_ := set $result $key $value }}
-{{- end }}
-{{- end }}
-{{- toJson $result }}
-{{- end }}
-
 {{/* What runs, as a label takes it: the tag, or the first digits of the digest. */}}
 {{- define "flaskapp.version" -}}
 {{- $version := include "flaskapp.text" (.Values.image.tag | default "") | default (.Values.image.digest | trimPrefix "sha256:" | trunc 12) }}
-{{- regexReplaceAll "[^A-Za-z0-9]+$" ($version | trunc 63) "" }}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" ($version | trunc 63) "" }}
 {{- end }}
 
 {{/* A reference to an image. Arguments: root, image (repository, tag, digest). */}}

@@ -12,7 +12,11 @@ ends ("true" in a Job: its sidecars must not keep it alive).
 {{- $labels := include "flaskapp.strings" (dict "root" .root "maps" (list .root.Values.commonLabels $settings.podLabels)) | fromJson }}
 {{- $labels = merge (include "flaskapp.instanceLabels" .root | fromYaml) (dict "app.kubernetes.io/component" .component) $labels }}
 {{- $init := concat ($settings.initContainers | default list) (.init | default "" | fromYamlArray) }}
-{{- $containers := list (include "flaskapp.overlay" (dict "base" (fromYaml .container) "over" $settings.containerSpec) | fromJson) }}
+{{- $container := fromYaml .container }}
+{{- /* What is meant for the application's container is not for a backup's. */}}
+{{- $isApplication := eq $container.image (include "flaskapp.image" .root) }}
+{{- $more := ternary $settings.containerSpec (get (.own | default dict) "containerSpec" | default dict) $isApplication }}
+{{- $containers := list (include "flaskapp.overlay" (dict "base" $container "over" $more) | fromJson) }}
 {{- if .ends }}
 {{- range $settings.sidecars }}
 {{- $init = append $init (merge (dict "restartPolicy" "Always") .) }}
@@ -99,146 +103,6 @@ securityContext: {{- toYaml $settings.containerSecurityContext | nindent 2 }}
 volumeMounts: {{- include "flaskapp.volumeMounts" . | nindent 2 }}
 {{- end }}
 
-{{/*
-Environment, as a JSON list: what the chart sets, then what the values add; a name in the values wins, null leaves it out.
-A variable stands after the ones that its `$(NAME)` names. Arguments: root, account, own.
-*/}}
-{{- define "flaskapp.env" -}}
-{{- $root := .root }}
-{{- $values := .root.Values }}
-{{- $wanted := dict }}
-{{- range list $values.env (ternary $values.database.owner.env (dict) (eq .account "owner")) (get (.own | default dict) "env" | default dict) }}
-{{- range $name, $value := . }}
-{{- $_ := set $wanted $name $value }}
-{{- end }}
-{{- end }}
-{{- $list := list }}
-{{- range concat (include "flaskapp.serverEnv" . | fromJsonArray) (ternary (include "flaskapp.databaseEnv" .) "[]" (eq "true" (include "flaskapp.hasDatabase" .root)) | fromJsonArray) }}
-{{- if not (hasKey $wanted .name) }}
-{{- $list = append $list . }}
-{{- end }}
-{{- end }}
-{{- $pending := dict }}
-{{- range $name, $value := $wanted }}
-{{- if kindIs "map" $value }}
-{{- $list = append $list (merge (dict "name" $name) $value) }}
-{{- else if not (kindIs "invalid" $value) }}
-{{- $_ := set $pending $name (include "flaskapp.rendered" (dict "root" $root "value" $value)) }}
-{{- end }}
-{{- end }}
-{{- range until (len $pending) }}
-{{- range $name, $text := $pending }}
-{{- $ready := true }}
-{{- range regexFindAll "\\$\\([A-Za-z_][A-Za-z0-9_.-]*\\)" $text -1 }}
-{{- $other := trimSuffix ")" (trimPrefix "$(" .) }}
-{{- if and (hasKey $pending $other) (ne $other $name) }}
-{{- $ready = false }}
-{{- end }}
-{{- end }}
-{{- if $ready }}
-{{- $list = append $list (dict "name" $name "value" $text) }}
-{{- $_ := unset $pending $name }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- range $name, $text := $pending }}
-{{- $list = append $list (dict "name" $name "value" $text) }}
-{{- end }}
-{{- toJson $list }}
-{{- end }}
-
-{{/* The variables that servers read, as a JSON list. Arguments: root, own. */}}
-{{- define "flaskapp.serverEnv" -}}
-{{- $values := .root.Values }}
-{{- $list := list (dict "name" "PORT" "value" (get (.own | default dict) "port" | default $values.port | toString)) }}
-{{- if $values.podSecurityContext.runAsUser }}
-{{- /* A user whom the image doesn't know has no home. */}}
-{{- $list = append $list (dict "name" "HOME" "value" "/tmp") }}
-{{- end }}
-{{- with $values.workers }}
-{{- $list = append $list (dict "name" "WEB_CONCURRENCY" "value" (toString .)) }}
-{{- end }}
-{{- $options := list }}
-{{- with $values.threads }}
-{{- $options = append $options (printf "--threads=%v" .) }}
-{{- end }}
-{{- if ne (int $values.rollout.gracefulSeconds) 30 }}
-{{- $options = append $options (printf "--graceful-timeout=%v" $values.rollout.gracefulSeconds) }}
-{{- end }}
-{{- with $options }}
-{{- $list = append $list (dict "name" "GUNICORN_CMD_ARGS" "value" (join " " .)) }}
-{{- end }}
-{{- toJson $list }}
-{{- end }}
-
-{{/* The database's variables as a JSON list. A name that is empty is left out. */}}
-{{- define "flaskapp.databaseEnv" -}}
-{{- $names := .root.Values.database.env }}
-{{- $database := include "flaskapp.database" .root | fromJson }}
-{{- $account := get $database .account }}
-{{- $plain := dict }}
-{{- $secret := dict }}
-{{- with $account.urlKey }}
-{{- $_ := set $secret $names.url . }}
-{{- end }}
-{{- if $database.host }}
-{{- $plain = dict $names.host $database.host $names.port $database.port $names.name $database.name $names.sslmode .root.Values.database.sslmode }}
-{{- if .root.Values.database.caSecret }}
-{{- $_ := set $plain $names.sslrootcert "/run/secrets/database-ca/ca.crt" }}
-{{- end }}
-{{- range $name, $key := dict $names.username $account.usernameKey $names.password $account.passwordKey }}
-{{- if not (and $name $key) }}
-{{- else if $names.files }}
-{{- $_ := set $plain (printf "%s_FILE" $name) (printf "/run/secrets/database/%s" (ternary "username" "password" (eq $name $names.username))) }}
-{{- else }}
-{{- $_ := set $secret $name $key }}
-{{- end }}
-{{- end }}
-{{- if not $account.usernameKey }}
-{{- $_ := set $plain $names.username $account.username }}
-{{- end }}
-{{- end }}
-{{- $list := list }}
-{{- range $name, $value := unset $plain "" }}
-{{- if $value }}
-{{- $list = append $list (dict "name" $name "value" (toString $value)) }}
-{{- end }}
-{{- end }}
-{{- range $name, $key := unset $secret "" }}
-{{- $list = append $list (dict "name" $name "valueFrom" (dict "secretKeyRef" (dict "name" $account.secret "key" $key))) }}
-{{- end }}
-{{- toJson $list }}
-{{- end }}
-
-{{- define "flaskapp.envFrom" -}}
-{{- with .Values.envFrom }}
-{{ toYaml . }}
-{{- end }}
-{{- with .Values.config }}
-- configMapRef: {name: {{ include "flaskapp.fullname" $ }}}
-{{- end }}
-{{- with .Values.secrets.values }}
-- secretRef: {name: {{ include "flaskapp.fullname" $ }}}
-{{- end }}
-{{- with .Values.secrets.existingSecret }}
-- secretRef: {name: {{ . }}}
-{{- end }}
-{{- if .Values.secrets.generate }}
-- secretRef: {name: {{ include "flaskapp.fullname" $ }}-generated}
-{{- end }}
-{{- with .Values.secrets.external }}
-- secretRef: {name: {{ include "flaskapp.fullname" $ }}-external}
-{{- end }}
-{{- end }}
-
-{{/* "true" where an account's credentials are files. Arguments: root, account. */}}
-{{- define "flaskapp.databaseFiles" -}}
-{{- $names := .root.Values.database.env }}
-{{- $account := get (include "flaskapp.database" .root | fromJson) .account }}
-{{- $read := or (and $names.username $account.usernameKey) (and $names.password $account.passwordKey) }}
-{{- if and (include "flaskapp.hasDatabase" .root) $names.files $read }}true{{ end }}
-{{- end }}
-
 {{/* Arguments: root, account, component. */}}
 {{- define "flaskapp.volumeMounts" -}}
 {{- $values := .root.Values -}}
@@ -250,13 +114,11 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 - {name: database-ca, mountPath: /run/secrets/database-ca, readOnly: true}
 {{- end }}
 {{- range $path, $text := $values.files }}
-{{- if not (kindIs "invalid" $text) }}
-- {name: files, mountPath: {{ $path }}, subPath: {{ include "flaskapp.fileKey" $path }}, readOnly: true}
-{{- end }}
+- {name: files, mountPath: {{ $path }}, subPath: {{ include "flaskapp.fileKey" $path | quote }}, readOnly: true}
 {{- end }}
 {{- $component := .component }}
 {{- range $name, $volume := $values.persistence }}
-{{- if and $volume (has $component ($volume.components | default (list "web"))) }}
+{{- if has $component ($volume.components | default (list "web")) }}
 - {{ dict "name" $name "mountPath" $volume.mountPath | merge (pick $volume "subPath") | toJson }}
 {{- end }}
 {{- end }}
@@ -276,20 +138,20 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- if include "flaskapp.databaseFiles" (dict "root" $root "account" .) }}
 - name: database-{{ . }}
   secret:
-    secretName: {{ $account.secret }}
+    secretName: {{ $account.secret | quote }}
     defaultMode: 0440
     items:
       {{- with $account.usernameKey }}
-      - {key: {{ . }}, path: username}
+      - {key: {{ . | quote }}, path: username}
       {{- end }}
       {{- with $account.passwordKey }}
-      - {key: {{ . }}, path: password}
+      - {key: {{ . | quote }}, path: password}
       {{- end }}
 {{- end }}
 {{- end }}
 {{- if include "flaskapp.hasDatabase" .root }}
 {{- with $values.database.caSecret }}
-- {name: database-ca, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
+- {name: database-ca, secret: {secretName: {{ . | quote }}, defaultMode: 0440, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
 {{- end }}
 {{- if $values.files }}
@@ -297,8 +159,8 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- end }}
 {{- $component := .component }}
 {{- range $name, $volume := $values.persistence }}
-{{- if and $volume (has $component ($volume.components | default (list "web"))) }}
-- {name: {{ $name }}, persistentVolumeClaim: {claimName: {{ $volume.existingClaim | default (printf "%s-%s" (include "flaskapp.fullname" $root) $name) }}}}
+{{- if has $component ($volume.components | default (list "web")) }}
+- {name: {{ $name | quote }}, persistentVolumeClaim: {claimName: {{ $volume.existingClaim | default (printf "%s-%s" (include "flaskapp.fullname" $root) $name) | quote }}}}
 {{- end }}
 {{- end }}
 {{- with $values.volumes }}

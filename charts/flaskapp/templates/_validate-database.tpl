@@ -4,9 +4,6 @@
 {{- $database := $values.database }}
 {{- $mode := include "flaskapp.migrationMode" . }}
 
-{{- if and .Subcharts.postgresql (not $values.postgresql.enabled) }}
-{{- fail "postgresql.enabled: missing, because the section is empty; set it to true or false" }}
-{{- end }}
 {{- if not $values.postgresql.enabled }}
 {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items | default list }}
 {{- $labels := .metadata.labels | default dict }}
@@ -27,6 +24,9 @@
 {{- else }}
 {{- $facts := include "flaskapp.database" . | fromJson }}
 {{- with $values.backup }}
+{{- if and .enabled (not $facts.host) }}
+{{- fail "backup.enabled: true, and pg_dump takes no URL; name the server in database.host" }}
+{{- end }}
 {{- if and .enabled (not $facts.owner.passwordKey) }}
 {{- fail "backup.enabled: true, and pg_dump has no password; name its key in database.owner.secretKeys.password, or database.secretKeys.password without an owner" }}
 {{- end }}

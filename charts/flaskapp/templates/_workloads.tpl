@@ -16,22 +16,26 @@ pods that win over the ones of all pods), command, args, port (0: none), replica
 }}
 {{- $list := list $web }}
 {{- range $component, $own := $values.components }}
-{{- if $own }}
 {{- $port := get $own "port" | default 0 }}
 {{- $own = set (deepCopy $own) "env" (get $own "env" | default dict) }}
+{{- $drain := ternary $rollout.drainSeconds 0 (gt (int $port) 0) }}
 {{- $probes := get $own "probes" | default dict }}
 {{- $defaults := ternary (dict "startup" (dict) "liveness" (dict) "readiness" (dict)) (dict) (gt (int $port) 0) }}
 {{- $list = append $list (dict
-  "component" $component "name" (printf "%s-%s" (include "flaskapp.fullname" $) $component) "own" $own
+  "component" $component "name" (include "flaskapp.childName" (dict "root" $ "name" $component "limit" 63)) "own" $own
   "command" (get $own "command") "args" (get $own "args") "port" $port
   "replicas" (ternary (get $own "replicas") 1 (hasKey $own "replicas")) "autoscaling" (get $own "autoscaling" | default dict)
   "rollout" (include "flaskapp.overlay" (dict "base" $rollout "over" (get $own "rollout" | default dict)) | fromJson)
   "podDisruptionBudget" $values.podDisruptionBudget
   "probes" (include "flaskapp.probes" (dict "probes" (include "flaskapp.overlay" (dict "base" $defaults "over" $probes) | fromJson) "health" (get $own "health" | default dict)) | fromJson)
-  "drainSeconds" (ternary $rollout.drainSeconds 0 (gt (int $port) 0)) "grace" (get $own "terminationGracePeriodSeconds" | default 60)) }}
-{{- end }}
+  "drainSeconds" $drain "grace" (add $drain (dig "terminationGracePeriodSeconds" 60 $own))) }}
 {{- end }}
 {{- toJson $list }}
+{{- end }}
+
+{{/* What the release is asked for by hand and by `helm test`: the readiness probe's path, or the root. */}}
+{{- define "flaskapp.path" -}}
+{{- dig "readinessProbe" "httpGet" "path" "/" (include "flaskapp.workloads" . | fromJsonArray | first).probes }}
 {{- end }}
 
 {{/*

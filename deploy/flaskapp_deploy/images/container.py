@@ -88,14 +88,20 @@ class Container:
         return next((place for place in places if os.path.lexists(f"{self.root}/{place}")), program)
 
 
-def get(url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" = None) -> bytes:
-    """The body at `url`, as soon as somebody answers there; `process` is who should: its end ends the wait."""
+def get(
+    url: str, seconds: float = 20, process: "subprocess.Popen[str] | None" = None, *, anything: bool = False
+) -> bytes:
+    """The body at `url`, as soon as somebody answers there; `process` is who should: its end ends the wait.
+
+    With `anything`, an error is an answer as well.
+    """
     deadline = time.monotonic() + seconds
     while True:
         ended = process is not None and process.poll() is not None
         try:
             answer = requests.get(url, timeout=5)
-            answer.raise_for_status()
+            if not anything:
+                answer.raise_for_status()
             return answer.content
         except OSError:  # what requests raises is one
             if ended or time.monotonic() > deadline:

@@ -46,7 +46,7 @@ def build(config: ReleaseConfig, to_push: bool = True) -> None:
     image = Image(repository, digest, digests, bases)
     manifests = chart.render(config, chart.prepare(config, release, image, state.FOLDER / "chart"))
     for platform, layout in images.items():
-        say(smoke.test(layout, platform, manifests))
+        say(smoke.test(layout, platform, manifests, chart.url_scheme(config)))
     state.save(replace(release, build=image))
 
 

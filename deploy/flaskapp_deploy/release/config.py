@@ -30,13 +30,17 @@ class ReleaseConfig(checked.Part):
         """Whether it is this repository's own service."""
         return self.application.resolve() == ROOT
 
-    def with_application(self, application: Path) -> "ReleaseConfig":
-        """Return the same steps for another directory, named after it."""
+    def with_application(self, application: Path, name: str = "") -> "ReleaseConfig":
+        """Return the same steps for a directory, named after it; values of another application are not for it."""
+        values = self.values if application.resolve() == self.application.resolve() else DEVELOPMENT
+        other = replace(self, application=application, values=values)
+        if name:
+            return other.with_name(name)
         name = re.sub(r"[^a-z0-9]+", "-", application.resolve().name.lower()).strip("-")
         if not NAME.fullmatch(name):
             directory = application.resolve().name
             raise DeployError(f"the directory's name {directory!r} can't name a release; choose one with NAME=web")
-        return replace(self, application=application, name=name, namespace=name)
+        return replace(other, name=name, namespace=name)
 
     def with_name(self, name: str) -> "ReleaseConfig":
         """Return the same release under another name, that Kubernetes allows, in a namespace of that name."""
@@ -48,14 +52,14 @@ class ReleaseConfig(checked.Part):
 
 
 FILE = PROJECT / "release.toml"
+DEVELOPMENT = (ROOT / "environments/dev.yaml",)  # what `up` installs any application with
 
 
 def project() -> ReleaseConfig:
     """Return the project's release.toml; without one, the directory itself by the command's own chart, for `up`."""
     if FILE.exists():
         return load()
-    values = (ROOT / "environments/dev.yaml",)
-    return ReleaseConfig(PROJECT, PROJECT.name, PROJECT.name, CHART, values, "development", (), ())
+    return ReleaseConfig(PROJECT, PROJECT.name, PROJECT.name, CHART, DEVELOPMENT, "development", (), ())
 
 
 def load(path: Path = FILE) -> ReleaseConfig:

@@ -17,7 +17,8 @@ CANNOT_START = {"CreateContainerError", "RunContainerError"}
 WRONG_PASSWORD = re.compile(r'.*(password authentication failed for user "[^"]*")')
 TAIL = "--tail=1000"
 REMEDIES = {
-    "claim": "delete the claim, and name a class of `kubectl get storageclass` in persistence.storageClass",
+    "claim": "delete the claim, and name a class of `kubectl get storageclass` as its storageClass in the values:"
+    " under postgresql.primary.persistence, persistence or backup.persistence",
     "image": "correct image.repository, image.tag or image.digest, or name a Secret in image.pullSecrets",
     "memory": "raise resources.limits.memory or lower workers",
     "metrics": "`kubectl get apiservice v1beta1.metrics.k8s.io` says whether it is served; new pods need a minute",

@@ -44,7 +44,7 @@ def up(release: ReleaseConfig, target: Target, wsgi: str = "", port: int | None 
     with target.reach(cluster, service, port) as url:
         lines = request_ledger(url, token, cluster) if release.is_ledger else request(url, cluster, service)
     if not isinstance(target, Local):  # its port-forward has ended
-        lines.insert(0, f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:80 &")
+        lines.insert(0, f"{cluster.kubectl_line} port-forward service/{service} {url.rpartition(':')[2]}:http &")
     say(f"{release.name} is up after {time.monotonic() - started:.0f} s")
     lines += [f"{cluster.kubectl_line} get pods,hpa,pvc", *(["make shell"] if isinstance(target, Local) else [])]
     print(f"\n{release.name} answers on {url}. Send requests, look around, delete it:\n")
@@ -117,7 +117,6 @@ def install(cluster: Cluster, release: ReleaseConfig, reference: str) -> None:
     repository, _, tag = reference.rpartition(":")
     values = [f"--values={file}" for file in release.values]
     values += [f"--set=image.repository={repository}", f"--set-string=image.tag={tag}"]
-    values += [f"--set=secrets.existingSecret={ADMIN_SECRET}"] if release.is_ledger else []
     if (release.chart / "Chart.lock").is_file():  # one without has its subcharts inside, or none
         cluster.helm("dependency", "build", str(release.chart))
     upgrade = ["upgrade", release.name, str(release.chart), "--install", *values]
@@ -198,15 +197,33 @@ def request_ledger(url: str, token: str, cluster: Cluster) -> list[str]:
 
 
 def request(url: str, cluster: Cluster, service: str) -> list[str]:
-    """Request the path of the readiness probe; return a curl line that does the same."""
+    """Request the path of the readiness probe, or `/`; return a curl line that does the same."""
     deployment = json.loads(cluster.kubectl("get", "deployment", service, "--output", "json").stdout)
     container = deployment["spec"]["template"]["spec"]["containers"][0]
-    path = container.get("readinessProbe", {}).get("httpGet", {}).get("path", "/")
-    say(f"GET {path}: {fetch(f'{url}{path}').decode(errors='replace').strip()[:100]}")
-    return [f"curl -s {url}{path}"]
+    path = container.get("readinessProbe", {}).get("httpGet", {}).get("path", "")
+    answer = send(f"{url}{path or '/'}")
+    # Nothing says that the application has a page at `/`; only an error of its own is one.
+    if answer.status_code >= (400 if path else 500):
+        raise refusal(answer)
+    shown = answer.text.strip()[:100] if answer.status_code == 200 else f"{answer.status_code} {answer.reason}"
+    say(f"GET {path or '/'}: {shown}")
+    return [f"curl -s {url}{path or '/'}"]
 
 
 def fetch(url: str, body: object = None, token: str = "") -> bytes:
+    """GET, or POST `body` as JSON; return the content of a success."""
+    answer = send(url, body, token)
+    if not answer.ok:
+        raise refusal(answer)
+    return answer.content
+
+
+def refusal(answer: requests.Response) -> DeployError:
+    """Return the error for an answer that is no success."""
+    return DeployError(f"{answer.url} answered {answer.status_code}: {answer.text[:300]}")
+
+
+def send(url: str, body: object = None, token: str = "") -> requests.Response:
     """GET, or POST `body` as JSON. Silence and 503 are retried: a new pod may need some seconds."""
     # 409: the same POST, which an earlier attempt sent, is still at work.
     retries = Retry(20, status_forcelist=[409, 503], allowed_methods=None, backoff_factor=0.5, backoff_max=2)
@@ -216,9 +233,7 @@ def fetch(url: str, body: object = None, token: str = "") -> bytes:
         session.mount("http://", HTTPAdapter(max_retries=retries))
         method = "GET" if body is None else "POST"
         try:
-            answer = session.request(method, url, json=body, headers=headers, timeout=seconds(5))
+            # A redirect is an answer; it may lead to a host that only the Internet knows.
+            return session.request(method, url, json=body, headers=headers, timeout=seconds(5), allow_redirects=False)
         except requests.RequestException as error:
             raise DeployError(f"{url} does not answer: {error}") from error
-    if not answer.ok:
-        raise DeployError(f"{url} answered {answer.status_code}: {answer.text[:300]}")
-    return answer.content

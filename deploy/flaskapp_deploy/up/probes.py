@@ -64,7 +64,10 @@ class Failure:
 
 
 def _remedy_of_status(status: int, values: str) -> str:
+    section, probes, kind = values.rpartition("probes.")
     path, headers = f"{values}.httpGet.path", f"{values}.httpGet.httpHeaders"
+    if probes:  # a sidecar has no such section
+        path = f"{section}health.{'livenessPath' if kind == 'liveness' else 'path'} or {path}"
     if status == 400:
         return (
             f"allow the Host header, which is the pod's IP (Django: ALLOWED_HOSTS), or set an allowed one in {headers}"
@@ -111,9 +114,13 @@ class Container:
 
     def values_path(self, kind: str) -> str:
         """Where the chart's values have the probe; empty for the database's, which has none there."""
-        if self.pod["metadata"].get("labels", {}).get("app.kubernetes.io/component") != "web":
+        labels = self.pod["metadata"].get("labels", {})
+        component = labels.get("app.kubernetes.io/component")
+        if "pod-template-hash" not in labels:  # of no Deployment
             return ""
-        return f"probes.{kind}" if self.name == "app" else f"sidecars ({self.name}).{kind}Probe"
+        if self.name != "app":
+            return f"sidecars ({self.name}).{kind}Probe"
+        return f"probes.{kind}" if component == "web" else f"components.{component}.probes.{kind}"
 
     def fatal(self) -> Failure | None:
         """The probe that the kubelet ended the container's last run for, where it does so again and again."""

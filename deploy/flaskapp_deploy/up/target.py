@@ -46,9 +46,9 @@ class Local:
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         lifecycle.load_images(self.instance, {built.reference: built.archive} | image.chart_archives())
         if release.is_ledger:
-            # What the chart runs by default, so that plain `helm install` works here as well.
+            # The name that `make manifests` writes.
             version = yaml.safe_load((release.chart / "Chart.yaml").read_text())["appVersion"]
-            lifecycle.name_image(self.instance, built.reference, f"localhost/{release.name}:{version}")
+            lifecycle.name_image(self.instance, built.reference, f"localhost/flaskapp:{version}")
         return built.reference
 
     @contextmanager
@@ -116,7 +116,7 @@ class Context:
     def reach(self, cluster: Cluster, service: str, port: int | None) -> Iterator[str]:
         """A URL that leads to the Service as long as the context lasts."""
         port = port or shell.free_port()
-        command = [str(cluster.program("kubectl", "kubernetes")), "port-forward", f"service/{service}", f"{port}:80"]
+        command = [str(cluster.program("kubectl", "kubernetes")), "port-forward", f"service/{service}", f"{port}:http"]
         words = [f"--context={self.context}", f"--namespace={cluster.namespace}"]
         with tempfile.NamedTemporaryFile() as file:
             forward, log = subprocess.Popen([*command, *words], stdout=file, stderr=file), Path(file.name)

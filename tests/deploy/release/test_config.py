@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from flaskapp_deploy import cli
 from flaskapp_deploy.release import config
 from flaskapp_deploy.resources import ROOT
 from flaskapp_deploy.shell import DeployError
 
 GOOD = (ROOT / "release.toml").read_text()
+VALUES = '["environments/ledger.yaml", "environments/dev.yaml"]'
 
 
 @pytest.fixture
@@ -33,6 +35,20 @@ def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
     assert (release.name, release.namespace) == ("my-shop", "my-shop")
     assert [path.name for path in release.values] == ["dev.yaml"]
     assert not release.is_ledger
+    assert config.load().with_application(tmp_path / "1web", "web").name == "web"
+
+
+def test_ours_by_another_name_keeps_its_values() -> None:
+    for release in (config.load().with_application(ROOT, "other"), config.load().with_name("other")):
+        assert release.name == "other"
+        assert release.values == config.load().values
+
+
+def test_another_application_gets_none_of_our_values() -> None:
+    """VALUES go over development's."""
+    other, named = cli._release(ROOT / "examples/hello", (Path("mine.yaml"),)), cli._release(None, (), "other")
+    assert [path.name for path in other.values] == ["dev.yaml", "mine.yaml"]
+    assert named.values == config.load().values
 
 
 @pytest.mark.parametrize(
@@ -42,8 +58,8 @@ def test_another_directory_goes_by_its_name(tmp_path: Path) -> None:
         ("name =", 'color = "red"\nname =', "'color' is unknown$"),
         ("namespace =", "namespce =", "'namespace' is missing; 'namespce' is unknown, did you mean 'namespace'"),
         ('"flaskapp"  ', "7  ", "'name' must be a string"),
-        ('["environments/dev.yaml"]', '"environments/dev.yaml"', "'values' must be a list"),
-        ('["environments/dev.yaml"]', "[7]", "'values.0' must be a path"),
+        (VALUES, '"environments/dev.yaml"', "'values' must be a list"),
+        (VALUES, "[7]", "'values.0' must be a path"),
         ("environments/dev.yaml", "environments/prod.yaml", "no values file"),
         ("environments/staging.yaml", "environments/prod.yaml", "no values file"),
         ('["python -m tests', '[7, "python -m tests', "'checks.0' must be a string"),

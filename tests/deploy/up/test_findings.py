@@ -66,12 +66,16 @@ class Fake(Cluster):
         state = {"name": name, "image": "shop:1", "ready": False, "restartCount": 0, "state": running(60)} | dict(
             status
         )
+        component = more.get("component", "web")
+        labels = {"app.kubernetes.io/component": component}
+        if component != "postgresql":  # a StatefulSet's
+            labels["pod-template-hash"] = "1"
         self.pod = {
             "kind": "Pod",
             "metadata": {
                 "name": "shop-1",
                 "uid": "pod",
-                "labels": {"app.kubernetes.io/component": more.get("component", "web")},
+                "labels": labels,
             },
             "spec": {"containers": [container], "terminationGracePeriodSeconds": 30},
             "status": {"phase": "Running", "containerStatuses": [state]},
@@ -111,7 +115,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[Any], str, str]] = {
         KILLED,
         [event("startup", STATUS + "404", 25, 40), event("startup", REFUSED, 80, 1), killing("startup", 21)],
         "startup probe GET /nope on port http: 404, so the kubelet restarts the container",
-        "set probes.startup.httpGet.path to one that answers GET with 200",
+        "set health.path or probes.startup.httpGet.path to one that answers GET with 200",
     ),
     "Django": (
         {"startup": HTTP},
@@ -306,6 +310,12 @@ def test_a_probe_of_another_container_names_where_its_values_are() -> None:
     events = [event("readiness", STATUS + "404", name="proxy")]
     [line] = diagnosis({"readiness": SLOW}, SERVING, events, name="proxy")
     assert "set sidecars (proxy).readinessProbe.httpGet.path" in line
+
+
+def test_a_probe_of_a_component_names_its_section() -> None:
+    events = [event("liveness", STATUS + "404"), killing("liveness", 21)]
+    [line] = diagnosis({"liveness": SLOW}, KILLED, events, component="worker")
+    assert "set components.worker.health.livenessPath or components.worker.probes.liveness.httpGet.path to one" in line
 
 
 def test_the_databases_probe_is_no_value() -> None:
