@@ -48,7 +48,7 @@ ENV PATH=/$BUILDARCH/bin:$PATH PYTHONPATH=/app:/$BUILDARCH HOME=/tmp
 COPY <<'EOF' /gunicorn.conf.py
 import os
 threads = int(os.environ.get("WEB_THREADS", "4"))
-graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "20"))
+graceful_timeout = int(os.environ.get("GRACEFUL_TIMEOUT", "30"))
 worker_tmp_dir = "/dev/shm"  # a heartbeat on a disk can block the worker
 control_socket_disable = True
 accesslog = "-"

@@ -1,4 +1,4 @@
-"""Render the chart into plain manifests of the ledger, for clusters that are managed with kubectl alone.
+"""Render the chart with the ledger's values into plain manifests, for clusters that are managed with kubectl alone.
 
     make manifests                      # this, into build/manifests
     kubectl apply -f build/manifests    # once db-secret.yml has passwords; the API server refuses it before
@@ -46,9 +46,9 @@ def plain(item: dict[str, Any]) -> dict[str, Any]:
 def manifests(arguments: list[str]) -> dict[str, str]:
     """Return the content of each file, by name."""
     version = yaml.safe_load((ROOT / "charts/flaskapp/Chart.yaml").read_text())["appVersion"]
-    command = ["helm", "template", "flaskapp", "charts/flaskapp", "--no-hooks", "--values=environments/ledger.yaml"]
-    command += ["--set=image.repository=localhost/flaskapp", f"--set-string=image.tag={version}"]
-    command += ["--set=postgresql.auth.existingSecret=flaskapp-postgresql", *arguments]
+    command = ["helm", "template", "flaskapp", "charts/flaskapp", "--no-hooks", "--values", "environments/ledger.yaml"]
+    command += ["--set", "image.repository=localhost/flaskapp", "--set-string", f"image.tag={version}", *arguments]
+    command += ["--set", "postgresql.auth.existingSecret=flaskapp-postgresql"]
     text = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     objects = [plain(item) for item in yaml.safe_load_all(text) if item]
     written = {"db-secret.yml": DB_SECRET_YML}

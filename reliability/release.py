@@ -71,14 +71,14 @@ def scale(cluster: Cluster, deployment: str, replicas: int) -> None:
 
 
 def released_chart(folder: Path) -> Path:
-    """Leave the chart of version 0.2.0, the last whose defaults were the ledger's, in a folder; return its path."""
+    """Leave charts and environments of version 0.2.0 in a folder; return the chart, whose defaults are the ledger's."""
     git = partial(shell.run, "git", cwd=ROOT)
     revision = git("tag", "--list", "v0.2.0").stdout.strip()
     if not revision:
         new = "charts/flaskapp/templates/_workloads.tpl"
         revision = git("log", "--diff-filter=A", "--format=%H^", "--", new).stdout.split()[-1]
-    git("archive", f"--output={folder}/charts.tar", revision, "charts")
-    with tarfile.open(folder / "charts.tar") as archive:
+    git("archive", f"--output={folder}/released.tar", revision, "charts", "environments")
+    with tarfile.open(folder / "released.tar") as archive:
         archive.extractall(folder, filter="data")
     return folder / "charts/flaskapp"
 

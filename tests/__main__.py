@@ -34,7 +34,12 @@ SHELL = [
 COVERAGE = ["--cov", "--cov-report=term", "--cov-report=xml:build/reports/coverage.xml"]
 ON_A_CLUSTER = ["tests/deploy/up/test_up.py", "tests/deploy/up/test_doctor.py"]
 UP = ["tests/deploy/up", *(f"--ignore={path}" for path in ON_A_CLUSTER)]
-LONG = ["tests/deploy/up/test_doctor.py", "tests/reliability/test_scenarios.py"]  # longer with LONG=1
+LONG = [  # longer with LONG=1
+    "tests/deploy/up/test_doctor.py",
+    "tests/reliability/test_scenarios.py",
+    "tests/examples/test_jobs.py",
+    "tests/examples/test_streams.py",
+]
 SUITES: dict[str, list[list[str]]] = {
     "lint": [
         ["ruff", "check"],

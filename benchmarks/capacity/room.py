@@ -61,16 +61,22 @@ def left(nodes: int) -> Room:
 
 
 def of_pod(spec: dict[str, Any]) -> Room:
-    """Return what the scheduler counts for a pod: its containers together, or its largest init container."""
+    """Return what the scheduler counts for a pod: its containers together, or its largest init container.
+
+    A native sidecar counts from its start on, beside the init containers after it and the containers.
+    """
 
     def asked(container: dict[str, Any]) -> Room:
         requests = container["resources"]["requests"]
         return room(requests["cpu"], requests["memory"], 0)
 
-    together = sum(map(asked, spec["containers"]), Room(pods=1))
-    first = list(map(asked, spec.get("initContainers", [])))
-    cpu = max([together.cpu, *(one.cpu for one in first)])
-    return Room(cpu, max([together.memory, *(one.memory for one in first)]), 1)
+    beside, stages = Room(), []
+    for container in spec.get("initContainers", []):
+        stages.append(asked(container) + beside)
+        if container.get("restartPolicy") == "Always":
+            beside = stages[-1]
+    stages.append(sum(map(asked, spec["containers"]), beside))
+    return Room(max(stage.cpu for stage in stages), max(stage.memory for stage in stages), 1)
 
 
 def render(chart: str, *values: str) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ ALL = {
         Scenario(planned.three_pods),
         Scenario(planned.drain, short=True, times=5, prepare=planned.crowd),
         Scenario(planned.helm_3_release, prepare=planned.install_by_helm_3),
-        Scenario(planned.earlier_version, prepare=planned.install_released),
+        Scenario(planned.earlier_versions, prepare=planned.install_released),
         Scenario(rotation.password_by_secret),
         Scenario(rotation.password_quickly, short=True, prepare=lambda env: env.upgrade("--set", rotation.OVERLAP)),
         Scenario(rotation.password_by_helm, times=2),

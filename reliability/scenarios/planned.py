@@ -124,7 +124,7 @@ def install_released(env: Environment) -> None:
     env.install_released()
 
 
-def earlier_version(env: Environment) -> None:
+def earlier_versions(env: Environment) -> None:
     """A release of chart 0.2.0 is upgraded to this one, whose objects have other names: it keeps its own."""
     before = env.app
     env.mark("helm upgrade")

@@ -13,8 +13,8 @@ from reliability.release import DATABASE, DATABASE_POD, RELEASE, until
 WORKS, REFUSED = 180, 300  # seconds after the change, by which the new password works and the old one is refused
 OVERLAP = "postgresql.auth.overlapSeconds=10"  # less than a kubelet takes to bring a changed Secret
 ODD = "'\"\\$@%/:# \u00e4\u20ac`!*?&=+~"  # what breaks a shell, a URL, SQL or an encoding
-# As an application that knows nothing of rotation has it: variables, and no command that waits.
-VARIABLES = {"database": {"env": {"files": False}}, "migrations": {"waitCommand": []}}
+# As an application that knows nothing of rotation has it.
+VARIABLES = {"database": {"env": {"files": False}}}
 Login = tuple[str, str]
 
 

@@ -52,7 +52,9 @@ def test_every_pod_passes(name: str, mode: str) -> None:
 
 
 def test_every_pod_passes_with_a_hook() -> None:
-    values = {**RELEASE_VALUES["production-rds"], "migrations": {"mode": "hook"}, "config": {}}
+    values = merged(RELEASE_VALUES["production-rds"], {"migrations": {"mode": "hook", "command": ["upgrade"]}})
+    values |= {"config": {}, "serviceAccount": {"create": False}}  # what would be made after the hook
+    values["database"] |= {"externalSecret": {}, "existingSecret": "database"}
     objects = render("flaskapp", values)
     assert len(list(pods(objects))) >= 2
     assert violations(objects) == []

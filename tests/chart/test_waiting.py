@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,22 @@ import pytest
 from flaskapp_deploy.programs import packages
 from flaskapp_deploy.up.postgres import PROGRAMS, Postgres
 from tests.chart.postgresql_server import has_debian_packages
-from tests.chart.render import WITHOUT_CLUSTER, merged, one, render
+from tests.chart.render import merged, one, render
 from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]  # pytest finds these fixtures by their names
 
 pytestmark = pytest.mark.skipif(not has_debian_packages(), reason="needs Debian's static busybox: no apt-get here")
-MIGRATIONS = {"migrations": {"command": ["upgrade"], "mode": "job"}}
+VALUES = {
+    "image": {"repository": "localhost/shop", "tag": "1"},
+    "migrations": {"command": ["upgrade"]},
+    "postgresql": {"enabled": True, "auth": {"existingSecret": "database"}},
+}
 
 
 def container(name: str, kind: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return a container of the Job's or the Deployment's pod, as it is rendered."""
-    spec = one(render("flaskapp", merged(WITHOUT_CLUSTER, MIGRATIONS, values)), kind)["spec"]["template"]["spec"]
+    spec = one(render("flaskapp", merged(VALUES, values)), kind)["spec"]["template"]["spec"]
     [found] = [each for each in [*spec["initContainers"], *spec["containers"]] if each["name"] == name]
     return dict(found)
 
@@ -112,10 +117,8 @@ class Machine:
 
 def end(process: subprocess.Popen[str]) -> None:
     """End a process with its children."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
     if process.stdout:
         process.stdout.close()
@@ -165,9 +168,12 @@ def test_a_check_that_hangs_is_ended(machine: Machine, tmp_path: Path) -> None:
     assert process.wait(2) == 128 + signal.SIGTERM
 
 
-EXTERNAL = {"postgresql": {"enabled": False}, "migrations": {"mode": "none"}, "database": {"host": "db"}}
-PORT = merged(EXTERNAL, {"database": {"existingSecret": "db", "secretKeys": {"password": ""}}})
-LOGIN = merged(EXTERNAL, {"database": {"existingSecret": "db"}})
+LOGIN = {
+    "postgresql": {"enabled": False},
+    "migrations": {"command": []},
+    "database": {"host": "db", "name": "shop", "username": "shop", "existingSecret": "db"},
+}
+PORT = merged(LOGIN, {"database": {"secretKeys": {"password": ""}}})
 
 
 def test_a_pod_waits_for_the_port(machine: Machine, postgres: Postgres) -> None:
@@ -233,6 +239,14 @@ def test_what_a_failed_migration_left_is_a_newer_schema_too(machine: Machine) ->
     assert not machine.waits("shop:2")
 
 
+def test_what_has_never_finished_runs_after_a_later_one_too(machine: Machine) -> None:
+    assert machine.migrate("false") == (1, "")
+    machine.migrate("true", image="shop:2")
+    assert machine.waits()
+    assert machine.migrate("echo", "finished now") == (0, "finished now\n")
+    assert not machine.waits()
+
+
 def test_a_restored_record_makes_pods_wait(machine: Machine) -> None:
     machine.migrate("true")
     machine.migrate("true", image="shop:2")
@@ -246,9 +260,11 @@ def test_one_migration_at_a_time_and_an_index_that_is_built_concurrently(machine
     """Whoever waited for the lock in a query would hold up the index, and be waited for."""
     machine.database.execute("CREATE TABLE items (name text)")
     flag = machine.folder / "flag"
-    build = "until [ -e $FLAG ]; do sleep 0.1; done; PGPASSWORD=$(cat $LOGIN/password) psql -qc 'CREATE INDEX CONCURRENTLY i ON items (name)'"
+    index = "CREATE INDEX CONCURRENTLY i ON items (name)"
+    psql = f'PGPASSWORD=$(cat "$LOGIN/password") psql --quiet --command="{index}"'
+    build = f"until [ -e {flag} ]; do sleep 0.1; done; {psql}"
     machine.start("migration-lock", kind="Job", pod="first")
-    first = machine.start("migrate", "sh", "-c", build.replace("$FLAG", str(flag)), kind="Job", pod="first")
+    first = machine.start("migrate", "sh", "-c", build, kind="Job", pod="first")
     until((machine.folder / "first/decision").exists)
     waiting = machine.start("migration-lock", kind="Job", image="shop:2", pod="second")
     second = machine.start("migrate", "echo", "second", kind="Job", image="shop:2", pod="second")
@@ -272,9 +288,9 @@ def test_the_command_is_told_to_end(machine: Machine) -> None:
 
 
 def test_a_command_that_the_image_lacks_is_named(machine: Machine) -> None:
-    status, output = machine.migrate("falsk", "db", "upgrade")
+    status, output = machine.migrate("absent-tool", "db", "upgrade")
     assert status == 127
-    assert "falsk" in output
+    assert "absent-tool" in output
 
 
 def test_a_role_that_may_not_keep_a_record(machine: Machine, postgres: Postgres) -> None:
@@ -304,9 +320,9 @@ def test_the_application_may_read_the_record_and_no_more(machine: Machine, postg
 
 def test_the_test_of_a_release_waits_for_the_service(tmp_path: Path) -> None:
     """A node learns of a new Service some seconds after the pods are ready."""
-    pod = one(render("flaskapp", WITHOUT_CLUSTER), "Pod", "test-http")
+    pod = one(render("flaskapp", merged(VALUES, {"health": {"path": "/readyz"}})), "Pod", "test-http")
     *command, url = pod["spec"]["containers"][0]["command"]
-    assert (command[0], url) == ("/bin/busybox", "http://web-flaskapp:80/readyz")
+    assert (command[0], url) == ("/bin/busybox", "http://web:80/readyz")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         url = "http://{}:{}/readyz".format(*server.getsockname())

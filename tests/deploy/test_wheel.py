@@ -13,7 +13,7 @@ import yaml
 from flaskapp_deploy import __version__, programs
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET = "--set=postgresql.auth.existingSecret=passwords"  # helm makes none without a cluster
+VALUES = "--set=image.repository=shop,image.tag=1,postgresql.enabled=true,postgresql.auth.existingSecret=passwords"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_chart_that_comes_with_it_renders(installed: Path, tmp_path: Path) -
     chart = Path(run(installed / "flaskapp-deploy", "chart", cwd=tmp_path).strip())
     assert chart.is_relative_to(installed.parent)
     helm = programs.binaries("chart") / "helm"
-    objects = [*yaml.safe_load_all(run(helm, "template", "web", str(chart), SECRET, cwd=tmp_path))]
+    objects = [*yaml.safe_load_all(run(helm, "template", "web", str(chart), VALUES, cwd=tmp_path))]
     assert {"Deployment", "Service", "StatefulSet"} <= {item["kind"] for item in objects if item}
 
 

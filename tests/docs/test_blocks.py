@@ -1,5 +1,6 @@
 """Every code block is checked by its kind: commands exist, values render, objects and SQL are valid."""
 
+import ast
 import json
 import os
 import re
@@ -35,6 +36,7 @@ OF_CHART = {
     "charts/flaskapp": ["--set=postgresql.auth.existingSecret=a,secrets.generate=null"],
     "charts/postgresql": ["--set=auth.existingSecret=a"],
 }
+IMAGE = {"image": {"repository": "registry.example.com/shop", "tag": "1"}}  # a block of values is a part of a file
 # Placeholders.
 PLACE = re.compile(r"…|\.\.\.")
 TOP = sorted({path.relative_to(ROOT).parts[0] for path in FILES if path.parent != ROOT})
@@ -78,7 +80,7 @@ def values(block: Block) -> None:
             checked = kubeconform(yaml.safe_dump(document), NEWEST)
             assert checked.returncode == 0, checked.stdout
         else:
-            render_text("flaskapp", merged(document, WITHOUT_CLUSTER))
+            render_text("flaskapp", merged(IMAGE, document, WITHOUT_CLUSTER))
 
 
 def chart_of_postgresql(block: Block) -> None:
@@ -111,6 +113,7 @@ CHECKERS: dict[str, Callable[[Block], object]] = {
     "yaml postgresql": chart_of_postgresql,
     "json": lambda block: json.loads(block.text),
     "toml": lambda block: tomllib.loads(block.text),
+    "python": lambda block: ast.parse(block.text),
     "insights": insights,
     "mermaid": lambda block: None,  # test_architecture.py
     "sql": lambda block: None,  # below, with a server

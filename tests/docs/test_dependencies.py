@@ -4,7 +4,7 @@ import re
 import tomllib
 
 from flaskapp_deploy import programs
-from flaskapp_deploy.programs import go
+from flaskapp_deploy.programs import go, wheel
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/dependencies.md").read_text()
@@ -21,7 +21,8 @@ def declared() -> set[str]:
     listed += [each for extra in project["project"]["optional-dependencies"].values() for each in extra]
     for path in ROOT.glob("tests/*/requirements.txt"):
         listed += path.read_text().splitlines()
-    listed += re.findall(r"^\w\S+==", go.LOCK.read_text(), re.MULTILINE)
+    for lock in (go.LOCK, wheel.LOCK):
+        listed += re.findall(r"^\w\S+==", lock.read_text(), re.MULTILINE)
     packages = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in listed if not line.startswith("#")}
     return packages | {tool.name for group in programs.groups() for tool in programs.tools_of(group)}
 

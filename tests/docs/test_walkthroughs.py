@@ -33,7 +33,7 @@ def test_each_file_of_the_chart_is_there() -> None:
     files = re.findall(r"`([^`]+)`", " ".join(CHART))
     assert len(files) == 13
     assert all((ROOT / file).is_file() for file in files)
-    assert "hostAliases" not in (ROOT / "charts/flaskapp/values.yaml").read_text(), "take another example"
+    assert "shareProcessNamespace" not in (ROOT / "charts/flaskapp/values.yaml").read_text(), "take another example"
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

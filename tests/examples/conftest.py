@@ -8,7 +8,7 @@ from flaskapp_deploy.images import image
 from tests.chart.render import run_helm
 from tests.kubernetes import ROOT
 
-EXAMPLES = ["httpbin", "ihatemoney", "alerta"]
+EXAMPLES = ["httpbin", "ihatemoney", "alerta", "jobs", "streams", "uploads"]
 
 
 @pytest.fixture(scope="session", autouse=True)

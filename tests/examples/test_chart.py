@@ -24,7 +24,7 @@ from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
 from tests.chart.test_values_property import SCHEMA, render_draw, strategy
 from tests.infra.test_flux import FLUX
-from tests.kubernetes import ROOT
+from tests.kubernetes import LEDGER, ROOT
 from tests.reliability.test_release import get, url, wait
 
 Releaser = Callable[[str], Cluster]
@@ -89,6 +89,8 @@ def test_kubectl_alone(kubernetes: LocalCluster, releaser: Releaser, images: dic
     assert versions(cluster) == before
 
     template = partial(run_helm, "template", "flaskapp", CHART, "--no-hooks", "--namespace", cluster.namespace,
+                       "--values", LEDGER, "--set", "image.repository=localhost/flaskapp",
+                       "--set-string", f"image.tag={wanted.rpartition(':')[2]}",
                        "--set", "postgresql.auth.existingSecret=flaskapp-postgresql")  # fmt: skip
     cluster.kubectl("apply", "-f", "-", stdin=template())  # adds helm's labels
     before = versions(cluster)
@@ -187,7 +189,7 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     cluster = releaser("helm-3")
     helm3 = programs.binaries("helm3") / "helm"
     repository, _, tag = images["flaskapp"].rpartition(":")
-    values = ["--values", "environments/dev.yaml", "--set", f"image.repository={repository}"]
+    values = ["--values", LEDGER, "--values", "environments/dev.yaml", "--set", f"image.repository={repository}"]
     values += ["--set-string", f"image.tag={tag}", "--wait", "--wait-for-jobs", "--timeout=5m"]
 
     def upgrade(program: Path, *settings: str) -> None:
@@ -221,6 +223,6 @@ def test_helm_3_installs_and_helm_4_takes_over(releaser: Releaser, images: dict[
     # Autoscaling continues under Helm 4: ownership of the fields that Helm 3 set is transferred.
     upgrade(programs.binaries("chart") / "helm", "--set", "autoscaling.enabled=true,autoscaling.minReplicas=1")
     upgrade(programs.binaries("chart") / "helm", "--set", "config.LOG_LEVEL=ERROR")
-    assert requests.get(f"{url(cluster, 'old-flaskapp')}/api/v1/services", timeout=10).status_code == 200
+    assert requests.get(f"{url(cluster, 'old')}/api/v1/services", timeout=10).status_code == 200
     assert state()[1:] == before[1:]
     assert cluster.helm("list", "--output=json").stdout.count('"deployed"') == 1

@@ -110,7 +110,7 @@ where it waits for nothing. Arguments: root, account, own, component.
 {{- end }}
 {{- end }}
 
-{{/* A container that runs files/database.sh in an image with psql. Arguments: root, account, own, name, word. */}}
+{{/* A container that runs files/database.sh, and files/lock.sh, in an image with psql. Arguments: root, account, own, name, word. */}}
 {{- define "flaskapp.clientContainer" -}}
 {{- $values := .root.Values -}}
 {{- $settings := include "flaskapp.podSettings" (dict "root" .root "own" .own) | fromJson }}
@@ -124,6 +124,9 @@ command:
   - -c
   - |
     {{- .root.Files.Get "files/database.sh" | trim | nindent 4 }}
+    {{- if eq .word "lock" }}
+    {{- .root.Files.Get "files/lock.sh" | nindent 4 }}
+    {{- end }}
   - database.sh
   - {{ .word }}
 env:

@@ -42,5 +42,10 @@
 {{- fail (printf "migrations.mode: hook runs before the %s of %s exists; use %s, or job" $is.object $path $is.instead) }}
 {{- end }}
 {{- end }}
+{{- range $name, $volume := $values.persistence }}
+{{- if and $volume (has "migration" ($volume.components | default list)) (not $volume.existingClaim) }}
+{{- fail (printf "migrations.mode: hook runs before the claim of persistence.%s exists; use persistence.%s.existingClaim, or job" $name $name) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}

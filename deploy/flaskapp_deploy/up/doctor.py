@@ -128,7 +128,10 @@ class Doctor:
                 continue
             component = job["metadata"]["labels"].get("app.kubernetes.io/component", "job")
             retried = "" if failed else f" {attempts} times and is tried again"
-            message = self._last_words(f"job/{job['metadata']['name']}", "--all-containers")
+            pods = f"job/{job['metadata']['name']}"
+            # What the command printed, before what the containers beside it did.
+            ran = self._log(pods, "--container=migrate", "--tail=1")
+            message = self._last_words(pods, "--container=migrate" if ran else "--all-containers")
             again = "raise migrations.retry to run it again" if component == "migration" else "run it again"
             remedy = f"correct the cause and release it, or {again}"
             yield Finding(name_of(job), f"the {component} failed{retried}: {message}", remedy)

@@ -45,6 +45,10 @@ class Local:
         """Build the image and import it into every node; return its reference."""
         built = image.build_image(release.application, name=release.name, wsgi=wsgi)
         lifecycle.load_images(self.instance, {built.reference: built.archive} | image.chart_archives())
+        if release.is_ledger:
+            # The name that `make manifests` writes.
+            version = yaml.safe_load((release.chart / "Chart.yaml").read_text())["appVersion"]
+            lifecycle.name_image(self.instance, built.reference, f"localhost/flaskapp:{version}")
         return built.reference
 
     @contextmanager

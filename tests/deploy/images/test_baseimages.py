@@ -37,7 +37,9 @@ def stand_in(builder: Builder, reference: str, folder: Path) -> Container:
 
 
 def test_the_tools_are_where_the_official_image_has_them(busybox: Container) -> None:
-    script = "cp /bin/busybox /tmp && /tmp/busybox echo copied; for tool in sed nslookup wget head; do ls /bin/$tool; done"
+    script = (
+        "cp /bin/busybox /tmp && /tmp/busybox echo copied; for tool in sed nslookup wget head; do ls /bin/$tool; done"
+    )
     result = busybox.run("/bin/busybox", "sh", "-c", script, user=10001)
     assert result.stdout.split() == ["copied", "/bin/sed", "/bin/nslookup", "/bin/wget", "/bin/head"]
 

