@@ -175,7 +175,8 @@ class Shop:
 
     def migration_log(self) -> str:
         selector = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=migration"
-        return self.admin.kubectl("logs", f"--selector={selector}", "--container=migrate", "--tail=-1").stdout
+        log = self.admin.kubectl("logs", f"--selector={selector}", "--container=migrate", "--tail=-1", check=False)
+        return log.stdout  # empty until the container has started
 
     @contextmanager
     def load(self, what: str) -> Iterator[None]:
