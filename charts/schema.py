@@ -1,5 +1,7 @@
 """Generate each chart's values.schema.json from its values.yaml: keys, types, defaults, comments as descriptions.
 
+Beside it, in a chart that has one, files/defaults.yaml: what a section is when values leave it empty.
+
     make generate                      # writes, with the other generated files
     python charts/schema.py --check    # fails when a schema is not what it would write
 
@@ -47,7 +49,7 @@ def describe(node: yaml.Node, path: str, lines: list[str], rules: dict[str, Sche
     elif not node.value or is_open:
         base = {"type": "object"}
     else:
-        base = {"type": "object", "additionalProperties": False, "properties": {}}
+        base = {"type": ["object", "null"] if path else "object", "additionalProperties": False, "properties": {}}
         for key, value in node.value:
             inner = describe(value, f"{path}.{key.value}".lstrip("."), lines, rules)
             text = description(lines, key.start_mark.line)
@@ -78,17 +80,38 @@ def schema(chart: Path) -> str:
     return json.dumps(head | body, indent=2, ensure_ascii=False) + "\n"
 
 
+def defaults(node: Schema) -> dict[str, Any]:
+    """Return the defaults of closed sections, without the keys that may be null, or whose keys are anybody's."""
+    result = {}
+    for key, value in node["properties"].items():
+        if "properties" in value and value.get("additionalProperties") is False:
+            result[key] = defaults(value)
+        elif "default" in value and value["default"] is not None and "null" not in value["type"]:
+            result[key] = value["default"]
+    return result
+
+
+def generated(chart: Path) -> dict[Path, str]:
+    """Return what is generated for a chart, by file."""
+    text = schema(chart)
+    files = {chart / "values.schema.json": text}
+    if (chart / "files/defaults.yaml").exists():
+        head = "# Generated from values.yaml by `make generate`: what an empty section is.\n"
+        body = yaml.safe_dump(defaults(json.loads(text)), sort_keys=False, width=120)
+        files[chart / "files/defaults.yaml"] = head + body
+    return files
+
+
 def main(arguments: list[str]) -> int:
-    """Write the schemas, or with `--check` return 1 if one is out of date."""
+    """Write the files, or with `--check` return 1 if one is out of date."""
     stale = []
     for chart in sorted(path.parent for path in CHARTS.glob("*/schema.yaml")):
-        target = chart / "values.schema.json"
-        wanted = schema(chart)
-        if target.exists() and target.read_text() == wanted:
-            continue
-        stale.append(str(target))
-        if "--check" not in arguments:
-            target.write_text(wanted)
+        for target, wanted in generated(chart).items():
+            if target.exists() and target.read_text() == wanted:
+                continue
+            stale.append(str(target))
+            if "--check" not in arguments:
+                target.write_text(wanted)
     if stale and "--check" in arguments:
         print(f"not what values.yaml says, run `make generate`: {', '.join(stale)}")
         return 1

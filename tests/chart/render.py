@@ -27,9 +27,9 @@ def values_of(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def run_helm(*arguments: str, stdin: str | None = None) -> str:
+def run_helm(*arguments: str, stdin: str | None = None, program: str = "helm") -> str:
     result = subprocess.run(
-        ["helm", *arguments], cwd=ROOT, input=stdin, check=False, capture_output=True, text=True, timeout=60
+        [program, *arguments], cwd=ROOT, input=stdin, check=False, capture_output=True, text=True, timeout=60
     )
     if result.returncode:
         raise RenderError(result.stderr.strip())
