@@ -204,7 +204,7 @@ def bases() -> None:
     from flaskapp_deploy.images.image import described
 
     with buildkit.daemon() as builder:
-        print(described(baseimages.python(builder), baseimages.postgres(builder)))
+        print(described(baseimages.python(builder), baseimages.postgres(builder), baseimages.busybox(builder)))
 
 
 # --- from a commit to a release ------------------------------------------------------------------------------------

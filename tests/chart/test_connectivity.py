@@ -26,7 +26,11 @@ EXTERNAL = merged(
     {
         "postgresql": {"enabled": False},
         "database": {
-            "host": "db.example.org", "port": 6432, "name": "shop", "username": "clerk", "existingSecret": "database"
+            "host": "db.example.org",
+            "port": 6432,
+            "name": "shop",
+            "username": "clerk",
+            "existingSecret": "database",
         },
         "networkPolicy": {"databaseTo": [{"ipBlock": {"cidr": "10.0.0.0/16"}}]},
     },

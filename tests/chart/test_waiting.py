@@ -288,9 +288,9 @@ def test_the_command_is_told_to_end(machine: Machine) -> None:
 
 
 def test_a_command_that_the_image_lacks_is_named(machine: Machine) -> None:
-    status, output = machine.migrate("falsk", "db", "upgrade")
+    status, output = machine.migrate("absent-tool", "db", "upgrade")
     assert status == 127
-    assert "falsk" in output
+    assert "absent-tool" in output
 
 
 def test_a_role_that_may_not_keep_a_record(machine: Machine, postgres: Postgres) -> None:

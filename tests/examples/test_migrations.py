@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from flaskapp_deploy.cluster import lifecycle
 from flaskapp_deploy.cluster.localcluster import LocalCluster
 from flaskapp_deploy.images import image
 from flaskapp_deploy.kubernetes import Cluster
+from tests.chart.render import merged
 from tests.kubernetes import ROOT
 from tests.reliability.test_release import get, url, wait
 
@@ -123,12 +125,12 @@ class Shop:
             "rollout": {"drainSeconds": 2},
             "postgresql": {"primary": {"persistence": {"enabled": False}}},
         }
-        arguments = [f"--set-json={key}={json.dumps(value)}" for key, value in (settings | (values or {})).items()]
+        file = ROOT / f"build/examples/{self.releaser.namespace}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(merged(settings, values or {})))
+        arguments = [f"--values={each}" for each in (APPLICATIONS / self.name / "values.yaml", file)]
         arguments += ["--wait", "--wait-for-jobs", "--timeout=3m"] if waits else []
-        self.releaser.helm(
-            "upgrade", "shop", str(ROOT / "charts/flaskapp"), "--install",
-            f"--values={APPLICATIONS / self.name / 'values.yaml'}", *arguments,
-        )  # fmt: skip
+        self.releaser.helm("upgrade", "shop", str(ROOT / "charts/flaskapp"), "--install", *arguments)
 
     def roll_back(self, revision: int) -> None:
         self.releaser.helm("rollback", "shop", str(revision), "--wait", "--wait-for-jobs", "--timeout=3m")
@@ -173,7 +175,8 @@ class Shop:
 
     def migration_log(self) -> str:
         selector = "app.kubernetes.io/instance=shop,app.kubernetes.io/component=migration"
-        return self.admin.kubectl("logs", f"--selector={selector}", "--container=migrate", "--tail=-1").stdout
+        log = self.admin.kubectl("logs", f"--selector={selector}", "--container=migrate", "--tail=-1", check=False)
+        return log.stdout  # empty until the container has started
 
     @contextmanager
     def load(self, what: str) -> Iterator[None]:
