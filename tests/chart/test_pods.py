@@ -303,7 +303,7 @@ def test_an_empty_section_is_its_default(helm: str, tmp_path: Path) -> None:
 def test_an_empty_section_inside_of_one_is_its_default(helm: str, tmp_path: Path) -> None:
     text = "database:\n  secretKeys:\n  owner:\n    env:\n  env:\n  clientImage:\n"
     text += "backup:\n  persistence:\n  s3:\n    image:\n"
-    text += "metrics:\n  serviceMonitor:\nsecrets:\n  values:\n"
+    text += "metrics:\n  serviceMonitor:\nsecrets:\n  values:\npostgresql:\n  primary:\n  service:\n  image:\n"
     assert by_name(layered(helm, tmp_path, BUNDLED, text)) == by_name(layered(helm, tmp_path, BUNDLED))
 
 
