@@ -1,7 +1,7 @@
 """Any values that the schema allows render objects that comply with the policy, or are refused in one clear line.
 
-A draw is what users bring together: a release's name, a values file, and an overlay, which takes keys away by null. Both
-Helms render it, and say the same.
+A draw is what users bring together: a release's name, a values file, and an overlay, which takes keys away by null.
+Both Helms render it, and say the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ PROBE = st.fixed_dictionaries(
 )
 PROBES = st.one_of(st.just({}), st.sampled_from([{key: value} for key, value in HANDLERS.items()]), PROBE, st.none())
 SIDECAR = {
-    "name": "proxy", "image": "proxy:1", 
+    "name": "proxy", "image": "proxy:1",
     "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "1Mi"}},
     "securityContext": {
         "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
