@@ -130,7 +130,7 @@ def test_its_data_moves_to_productions_server(shop: Shop) -> None:
         get(shop.cluster, "secret", name)["data"]["password"] for name in (f"{RELEASE}-postgresql", "postgresql")
     )
     assert old != new
-    shop.upgrade("production")
+    shop.upgrade("production", "--set", f"database.replacedServer={RELEASE}-postgresql")
     assert shop.versions() == {f"1.0.{number}" for number in range(5)}
     assert shop.post("1.1.0") == 201
     assert shop.psql("postgresql-0", "SELECT count(*) FROM deployments") == "6\n"
