@@ -21,7 +21,7 @@ image=$(kubectl get statefulset "$source-postgresql" --output=jsonpath='{.spec.t
 # The same values, but nobody who serves or migrates yet.
 helm get values "$source" --output=yaml |
   helm install "$target" "$charts/flaskapp" --values=- --wait --timeout=5m \
-    --set replicas=0,autoscaling.enabled=false,migrations.mode=none,backup.enabled=false >/dev/null
+    --set replicas=0,autoscaling.enabled=false,migrations.mode=none,backup.enabled=false,postgresql.primary.persistence.keep=true >/dev/null
 
 trap 'kubectl delete pod "$reader" --ignore-not-found --wait=false >/dev/null' EXIT
 kubectl create --filename=- >/dev/null <<POD
@@ -43,11 +43,11 @@ POD
 kubectl wait pod "$reader" --for=condition=Ready --timeout=3m >/dev/null
 
 dump=$(kubectl exec "$reader" -- bash -c 'ls /var/backups/*.dump | tail --lines=1')
-read -r -d '' name owner < <(kubectl exec "$database" --container=roles -- printenv DATABASE OWNER_ROLE) || :
+name=$(kubectl exec "$database" --container=roles -- printenv DATABASE)
 echo "restore: $dump of $source into $target"
 kubectl exec "$reader" -- cat "$dump" |
   kubectl exec --stdin "$database" --container=postgresql -- \
-    pg_restore --username=postgres --dbname="$name" --role="$owner" --no-owner --exit-on-error
+    pg_restore --username=postgres --dbname="$name" --clean --if-exists --exit-on-error
 kubectl exec "$reader" -- test -e "${dump%.dump}.tables" ||
   { echo "restore: done, but not compared: this backup has no sums beside it" >&2; exit 1; }
 diff <(kubectl exec "$reader" -- cat "${dump%.dump}.tables") \

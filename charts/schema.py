@@ -88,7 +88,7 @@ def defaults(node: Schema, top: bool = True) -> dict[str, Any]:
     """
     result = {}
     for key, value in node["properties"].items():
-        if "properties" in value and value.get("additionalProperties") is False:
+        if "properties" in value and "default" not in value:
             result[key] = defaults(value, top=False)
         elif value.get("default") is None:
             continue

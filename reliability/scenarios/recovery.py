@@ -77,7 +77,10 @@ def uninstall_and_reinstall(env: Environment) -> None:
     env.upgrade()
     env.check(env.sql("SELECT n FROM kept") == "1", "the data is gone")
 
-    env.upgrade("--set", "postgresql.primary.persistence.keep=false")
+    claim = f"data-{DATABASE}-0"
+    env.upgrade(
+        "--set", f"postgresql.primary.persistence.keep=false,postgresql.primary.persistence.confirmDelete={claim}"
+    )
     env.uninstall()
     kinds = "deployments,statefulsets,jobs,cronjobs,pods,services,configmaps,secrets,persistentvolumeclaims"
     kinds += ",horizontalpodautoscalers,poddisruptionbudgets,serviceaccounts,networkpolicies"

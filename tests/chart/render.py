@@ -47,7 +47,7 @@ StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def load(text: str) -> list[Object]:
     """Return rendered objects, read strictly; their labels and annotations are text, as the API server wants them."""
-    objects = [item for item in yaml.load_all(text, StrictLoader) if item]  # noqa: S506
+    objects = [item for item in yaml.load_all(text, StrictLoader) if item]
     for item in objects:
         _check_metadata(item, item["kind"])
     return objects

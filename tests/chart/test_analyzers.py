@@ -39,7 +39,7 @@ def objects(values: dict[str, Any], chart: str = "flaskapp") -> list[dict[str, A
 
 
 # Every set of values, and one with a backup.
-VALUES = RELEASE_VALUES | {"backup": merged(RELEASE_VALUES["default"], {"backup": {"enabled": True}})}
+VALUES = RELEASE_VALUES | {"backup": merged(RELEASE_VALUES["bundled"], {"backup": {"enabled": True}})}
 
 
 def test_every_reason_is_given() -> None:

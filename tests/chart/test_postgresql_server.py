@@ -10,11 +10,21 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flaskapp_deploy.cluster.pki import Authority
-from tests.chart.postgresql_server import EMBEDDED, Pod, can_run, debian_programs, has_debian_packages
+from tests.chart.postgresql_server import (
+    EMBEDDED,
+    NAMED,
+    Account,
+    Pod,
+    can_run,
+    debian_files,
+    debian_programs,
+    has_debian_packages,
+)
 from tests.chart.render import CHARTS, ROOT, merged, one, render, values_of
 
 pytestmark = pytest.mark.skipif(not can_run(), reason="needs root for a mount namespace")
@@ -27,13 +37,23 @@ READY = "passwords are in place"
 AWKWARD = "p'\"\\ $(x)`%:@/é#?&"
 
 
-def make_pod(folder: Path, tls: str = "", programs: tuple[Path, str] = EMBEDDED, **auth: object) -> Pod:
+def make_pod(
+    folder: Path,
+    tls: str = "",
+    programs: tuple[Path, str] = EMBEDDED,
+    account: Account = NAMED,
+    values: dict[str, Any] | None = None,
+    **auth: object,
+) -> Pod:
     standalone = values_of(CHARTS / "postgresql-values.yaml")
     layer = {"auth": {"existingSecret": "database", **auth}, "tls": {"existingSecret": tls}}
-    objects = render("postgresql", merged(standalone, layer))
+    objects = render("postgresql", merged(standalone, layer, values or {}), name="web")
     containers = one(objects, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     env = {item["name"]: {pair["name"]: pair["value"] for pair in item["env"]} for item in containers}
-    return Pod(folder, one(objects, "ConfigMap")["data"], env, programs)
+    config = {item["metadata"]["name"]: item["data"] for item in objects if item["kind"] == "ConfigMap"}
+    pod = Pod(folder, config["web-postgresql"], env, programs, account)
+    pod.set_files("init", config.get("web-postgresql-init", {}))
+    return pod
 
 
 def make_older_data(pod: Pod) -> None:
@@ -249,6 +269,163 @@ def test_interrupted_first_start_is_made_anew(tmp_path: Path) -> None:
         assert not half.exists()
     finally:
         pod.stop()
+
+
+# As OpenShift's, with the library of the official image; and as CRI-O adds it to /etc/passwd.
+ARBITRARY = 1000620000, 0
+
+
+def arbitrary_user(named: bool) -> Account:
+    if named:
+        return Account(*ARBITRARY, "1000620000:x:1000620000:0:1000620000 user:/:/sbin/nologin")
+    return Account(*ARBITRARY, "", debian_files("debian-nss-wrapper", "libnss-wrapper"))
+
+
+@needs_debian
+@pytest.mark.parametrize("named", [False, True])
+def test_an_arbitrary_user(tmp_path: Path, named: bool) -> None:
+    pod = make_pod(tmp_path, account=arbitrary_user(named))
+    pod.set_passwords(password=AWKWARD, owner_password="owner")
+    try:
+        for count in (1, 2):  # the second time with the data that is there
+            pod.start("postgresql")
+            pod.start("roles")
+            pod.wait_for_log("roles", READY, count)
+            assert pod.psql("flaskapp", AWKWARD, "SELECT current_user").stdout == "flaskapp\n"
+            assert pod.superuser("SELECT current_user").stdout == "postgres\n"
+            assert (tmp_path / "data/pgdata").stat().st_uid == ARBITRARY[0]
+            pod.stop()
+    finally:
+        pod.stop()
+
+
+def test_an_arbitrary_user_without_the_library(tmp_path: Path) -> None:
+    pod = make_pod(tmp_path, account=Account(*ARBITRARY, ""))
+    assert pod.start("postgresql").wait(30) == 1
+    assert "user 1000620000 has no name in this image, nor has it libnss_wrapper.so" in pod.log("postgresql")
+
+
+def test_the_superuser_is_nobody_elses_peer(pod: Pod) -> None:
+    """Another user of the machine reaches the socket, but is refused."""
+    other = Pod(pod.folder, {}, {}, account=Account(1234, 1234, "other:x:1234:1234::/tmp:/bin/bash"))
+    other.port = pod.port
+    result = other.superuser("SELECT 1")
+    assert result.returncode == 2
+    assert "Peer authentication failed" in result.stderr
+
+
+INIT = {
+    "extensions": ["pg_trgm", "pageinspect"],
+    "initSQL": {
+        "asSuperuser": {"a.sql": "CREATE SCHEMA IF NOT EXISTS audit; GRANT USAGE ON SCHEMA audit TO flaskapp"},
+        "asOwner": {
+            "b.sql": "CREATE TABLE IF NOT EXISTS item (name text);\nINSERT INTO item VALUES ('seed')",
+            "c.sql": "CREATE INDEX IF NOT EXISTS item_name ON item USING gin (name gin_trgm_ops)",
+        },
+    },
+}
+
+
+def test_extensions_and_sql(tmp_path: Path) -> None:
+    """Before the application can connect; again when changed, without a restart; whole or not at all."""
+    pod = make_pod(tmp_path, values=INIT)
+    pod.set_passwords(password="app", owner_password="owner")
+
+    def names() -> list[str]:
+        return pod.psql("flaskapp", "app", "SELECT name FROM item ORDER BY name").stdout.split()
+
+    try:
+        server = pod.start("postgresql")
+        roles = pod.start("roles")
+        pod.wait_for_log("roles", READY)
+        assert names() == ["seed"]
+        assert pod.psql("flaskapp", "app", "INSERT INTO item VALUES ('mine')").returncode == 0
+        assert (
+            pod.superuser("SELECT nspowner::regrole FROM pg_namespace WHERE nspname = 'audit'").stdout == "postgres\n"
+        )
+        assert pod.superuser("SELECT tableowner FROM pg_tables WHERE tablename = 'item'").stdout == "flaskapp_owner\n"
+        assert (
+            pod.superuser("SELECT count(*) FROM pg_extension WHERE extname IN ('pg_trgm', 'pageinspect')").stdout
+            == "2\n"
+        )
+
+        # A restart of the container, or another password, repeats nothing.
+        roles.send_signal(signal.SIGTERM)
+        roles.wait(20)
+        pod.processes.remove(roles)
+        (tmp_path / "tmp/applied").unlink()
+        pod.start("roles")
+        pod.wait_for_log("roles", READY, count=2)
+        assert names() == ["mine", "seed"]
+
+        # What fails is undone, said, and keeps nobody out.
+        files = {path.name: path.read_text() for path in (tmp_path / "init").iterdir()}
+        (tmp_path / "tmp/applied").unlink()
+        pod.set_files(
+            "init", files | {"owner.d.sql": "INSERT INTO item VALUES ('half');\nINSERT INTO nowhere VALUES (1)"}
+        )
+        pod.wait_for_log("roles", "not applied, trying again")
+        assert 'owner.d.sql:2: ERROR:  relation "nowhere" does not exist' in pod.log("roles")
+        assert (tmp_path / "tmp/applied").exists()
+        assert names() == ["mine", "seed"]
+
+        pod.set_files("init", {"owner.d.sql": "INSERT INTO item VALUES ('later')"})
+        pod.wait_for_log("roles", READY, count=3)
+        assert names() == ["later", "mine", "seed"]
+        assert server.poll() is None
+    finally:
+        pod.stop()
+
+
+def test_sql_that_fails_at_first_keeps_the_application_out(tmp_path: Path) -> None:
+    pod = make_pod(tmp_path, values={"extensions": ["nothing"]})
+    pod.set_passwords(password="app", owner_password="owner")
+    try:
+        pod.start("postgresql")
+        pod.start("roles")
+        pod.wait_for_log("roles", "not applied, trying again")
+        assert 'extension "nothing" is not available' in pod.log("roles")
+        assert not (tmp_path / "tmp/applied").exists()
+    finally:
+        pod.stop()
+
+
+def test_names_changed_in_the_server_first(tmp_path: Path) -> None:
+    """docs/postgresql.md, "Rename the database or a role"."""
+    document = (ROOT / "docs/postgresql.md").read_text()
+    statements = re.findall(r"--command '(ALTER .* RENAME TO .*)'", document)
+    assert len(statements) == 3
+    before = make_pod(tmp_path, database="app", username="app", separateOwner=False)
+    before.set_passwords(password="app", owner_password="owner")
+    after = make_pod(tmp_path, database="shop", username="clerk", separateOwner=False)
+    try:
+        before.start("postgresql")
+        before.start("roles")
+        before.wait_for_log("roles", READY)
+        assert before.psql("app", "app", "CREATE TABLE item AS SELECT 1 AS n", "app").returncode == 0
+        for statement in statements:
+            result = before.superuser(statement, "postgres")
+            assert result.returncode == 0, result.stderr
+        before.stop()
+        after.start("postgresql")
+        after.start("roles")
+        after.wait_for_log("roles", READY, count=2)
+        assert after.psql("clerk", "app", "UPDATE item SET n = 2 RETURNING n", "shop").stdout == "2\n"
+        owners = after.superuser("SELECT tableowner FROM pg_tables WHERE tablename = 'item'", "shop")
+        assert owners.stdout == "clerk_owner\n"
+        databases = after.superuser("SELECT datname FROM pg_database WHERE NOT datistemplate ORDER BY 1", "postgres")
+        assert databases.stdout.split() == ["postgres", "shop"]
+    finally:
+        before.stop()
+        after.stop()
+
+
+def test_changed_sql_restarts_no_server() -> None:
+    before, after = (
+        one(render("postgresql", {"auth": {"existingSecret": "database"}, **values}), "StatefulSet")
+        for values in ({}, INIT)
+    )
+    assert before == after
 
 
 @needs_debian

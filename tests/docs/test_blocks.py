@@ -179,7 +179,8 @@ SEEDED = [
     ("json", "{"),
     ("toml", "a ="),
     ("insights", "filter log_processed.color = 1"),
-    ("python", "print()"),
+    ("python", "print("),
+    ("ruby", "print"),
     ("", "make up"),
 ]
 

@@ -1,9 +1,5 @@
 """This repository's own examples, on the chart's defaults: nothing but their values and an image."""
 
-from typing import Any
-
-import requests
-
 from flaskapp_deploy.kubernetes import Cluster
 from tests.examples.test_examples import Example
 from tests.kubernetes import ROOT
@@ -33,6 +29,3 @@ class OwnExample(Example):
     @property
     def url(self) -> str:
         return url(self.cluster, self.name)
-
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
-        return requests.request(method, self.url + path, timeout=20, **options)

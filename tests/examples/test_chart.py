@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -22,7 +21,7 @@ from flaskapp_deploy.shell import DeployError
 from tests import pages
 from tests.chart import crds
 from tests.chart.render import RenderError, run_helm
-from tests.chart.test_values_property import SCHEMA, render_draw, strategy
+from tests.chart.test_values_property import DRAWS, Draw, render_draw
 from tests.infra.test_flux import FLUX
 from tests.kubernetes import LEDGER, ROOT
 from tests.reliability.test_release import get, url, wait
@@ -147,12 +146,12 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
 
     @settings(max_examples=6 * wanted, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(strategy(SCHEMA, ""))
-    def draw(values: dict[str, Any]) -> None:
+    @given(DRAWS)
+    def dry_run(draw: Draw) -> None:
         if len(accepted) >= wanted:
             return
         try:
-            text = render_draw(values)
+            text = render_draw(draw)
         except RenderError:
             return  # in one clear line: tests/chart/test_values_property.py
         objects = [item for item in yaml.safe_load_all(text) if item]
@@ -166,7 +165,7 @@ def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Call
         assert accepted[-1] == len(objects)
         assert "Warning" not in result.stderr, result.stderr
 
-    draw()
+    dry_run()
     print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
     assert len(accepted) == wanted
 

@@ -180,6 +180,30 @@ def test_uninstall_keeps_the_data_and_a_reinstall_finds_it(ledger: Ledger) -> No
     assert ledger.versions() == {"1.0.0", "1.0.1", "1.0.2"}
 
 
+# gunicorn opens its port, and ends once the application has failed to load.
+BROKEN = """
+import os, pathlib
+pathlib.Path("/tmp/broken.py").write_text("import time\\ntime.sleep(0.7)\\nraise KeyError('TOKEN')\\n")
+command = ["gunicorn", "--config=/dev/null", "--bind=0.0.0.0:8000", "--chdir=/tmp", "--no-control-socket", "broken"]
+os.execvp("gunicorn", command)
+"""
+
+
+def test_an_open_port_is_not_enough(releaser: Callable[[str], Cluster], images: dict[str, str]) -> None:
+    """Without a health path the probes only open the port: a version that can't start replaces none that serves."""
+    cluster = releaser("release-port")
+    repository, _, tag = images["hello"].rpartition(":")
+    values = ["--set", f"image.repository={repository},replicas=1", "--set-string", f"image.tag={tag}"]
+    cluster.helm("install", "port", CHART, *values, "--wait", "--timeout=2m")
+    pods = "app.kubernetes.io/instance=port,app.kubernetes.io/component=web"
+    [before] = get(cluster, "pods", selector=pods)
+    broken = f"--set-json=command={json.dumps(['python', '-c', BROKEN])}"
+    with pytest.raises(DeployError, match="helm upgrade failed"):
+        cluster.helm("upgrade", "port", CHART, *values, broken, "--wait", "--timeout=30s")
+    assert before["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in get(cluster, "pods", selector=pods)}
+    assert requests.get(url(cluster, "port"), timeout=10).json()["message"] == "Hello, world"
+
+
 def test_a_foreign_application(releaser: Callable[[str], Cluster], images: dict[str, str]) -> None:
     cluster = releaser("release-hello")
     install(cluster, images["hello"], "-f", str(ROOT / "examples/hello/values.yaml"), release="hello")

@@ -3,12 +3,15 @@
 set -euo pipefail
 umask 0077
 
-export PGHOST=/tmp PGUSER=postgres PGDATABASE=postgres
+# shellcheck source=/dev/null
+source "$SCRIPTS/user.sh"
+PGUSER=$(id -un)
+export PGUSER PGHOST=/tmp PGDATABASE=postgres
 unset PGPORT
 dump=$(ls "$BACKUPS"/*.unverified)
 name=${dump%.unverified}
 
-initdb --pgdata="$SCRATCH/data" --username=postgres --auth=peer --encoding=UTF8 --locale-provider=builtin --locale=C.UTF-8 \
+initdb --pgdata="$SCRATCH/data" --username="$PGUSER" --auth=peer --encoding=UTF8 --locale-provider=builtin --locale=C.UTF-8 \
   --no-sync --no-instructions >/dev/null
 postgres -D "$SCRATCH/data" -c listen_addresses= -c unix_socket_directories=/tmp -c fsync=off -c max_wal_size=256MB \
   -c logging_collector=off -c log_min_messages=fatal &
@@ -20,6 +23,8 @@ for ((second = 0; second < 60; second++)); do
 done
 
 psql --no-psqlrc --quiet --command="CREATE DATABASE restored TEMPLATE template0"
+# All but its own superuser, which may have the name of one.
+psql --no-psqlrc --quiet --file="$SCRATCH/roles.sql" 2>"$SCRATCH/refused" || :
 pg_restore --dbname=restored --no-owner --no-privileges --exit-on-error "$dump"
 psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --dbname=restored --file="$SCRIPTS/tables.sql" >"$SCRATCH/tables"
 if ! diff "$name.tables" "$SCRATCH/tables" >&2; then

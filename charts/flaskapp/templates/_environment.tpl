@@ -14,10 +14,12 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- end }}
 {{- end }}
 {{- $list := list }}
+{{- $named := dict }}
 {{- range concat (include "flaskapp.serverEnv" . | fromJsonArray) (ternary (include "flaskapp.databaseEnv" .) "[]" (eq "true" (include "flaskapp.hasDatabase" .root)) | fromJsonArray) }}
-{{- if not (hasKey $wanted .name) }}
+{{- if not (or (hasKey $wanted .name) (hasKey $named .name)) }}
 {{- $list = append $list . }}
 {{- end }}
+{{- $_ := set $named .name true }}
 {{- end }}
 {{- $pending := dict }}
 {{- range $name, $value := $wanted }}
@@ -104,7 +106,7 @@ A variable stands after the ones that its `$(NAME)` names. Arguments: root, acco
 {{- end }}
 {{- $list := list }}
 {{- range $name, $value := unset $plain "" }}
-{{- if $value }}
+{{- if and $value (not (hasKey $secret $name)) }}
 {{- $list = append $list (dict "name" $name "value" (toString $value)) }}
 {{- end }}
 {{- end }}

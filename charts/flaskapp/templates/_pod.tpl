@@ -38,7 +38,11 @@ ends ("true" in a Job: its sidecars must not keep it alive).
 {{- with $init }}
 {{- $_ := set $spec "initContainers" . }}
 {{- end }}
-{{- with concat (.root.Values.global.imagePullSecrets | default list) .root.Values.image.pullSecrets | uniq }}
+{{- $secrets := list }}
+{{- range concat (.root.Values.global.imagePullSecrets | default list) .root.Values.image.pullSecrets }}
+{{- $secrets = append $secrets (ternary . (dict "name" .) (kindIs "map" .)) }}
+{{- end }}
+{{- with uniq $secrets }}
 {{- $_ := set $spec "imagePullSecrets" . }}
 {{- end }}
 {{- range list "priorityClassName" "nodeSelector" "tolerations" "affinity" }}

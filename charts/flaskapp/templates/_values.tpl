@@ -14,6 +14,16 @@ something only once.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- /* Without pods of its own number (null) a component is scaled by somebody else. */}}
+{{- range list .Values.cronJobs .Values.components .Values.persistence }}
+{{- range $own := . }}
+{{- range $key, $value := $own }}
+{{- if and (kindIs "invalid" $value) (ne $key "replicas") }}
+{{- $_ := unset $own $key }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- $_ := set .Values "_name" (.Values.nameOverride | default (include "flaskapp.keptName" .) | default .Release.Name | trunc 63 | trimSuffix "-") }}
 {{- end }}
 {{- end }}
@@ -69,8 +79,9 @@ something only once.
 {{- range $key, $value := .over }}
 {{- if kindIs "invalid" $value }}
 {{- $_ := unset $result $key }}
-{{- else if and (kindIs "map" $value) (kindIs "map" (get $result $key)) }}
-{{- $_ := set $result $key (include "flaskapp.overlay" (dict "base" (get $result $key) "over" $value) | fromJson) }}
+{{- else if kindIs "map" $value }}
+{{- $inner := get $result $key }}
+{{- $_ := set $result $key (include "flaskapp.overlay" (dict "base" (ternary $inner dict (kindIs "map" $inner)) "over" $value) | fromJson) }}
 {{- else }}
 {{- $_ := set $result $key $value }}
 {{- end }}

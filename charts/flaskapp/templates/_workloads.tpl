@@ -69,6 +69,13 @@ chart's; `httpGet` and `tcpSocket` without a port ask the application's. Argumen
 {{- toJson $result }}
 {{- end }}
 
+{{/* Seconds a workload's new pod must be ready before it counts. A port that is open says nothing of the application behind it. */}}
+{{- define "flaskapp.minReadySeconds" -}}
+{{- $opens := hasKey (get .probes "readinessProbe" | default dict) "tcpSocket" }}
+{{- $seconds := .rollout.minReadySeconds }}
+{{- ternary (ternary 10 0 $opens) $seconds (kindIs "invalid" $seconds) | int64 }}
+{{- end }}
+
 {{/* Pods of a workload at most, without the ones of a rollout. */}}
 {{- define "flaskapp.mostPods" -}}
 {{- .autoscaling.maxReplicas | default (ternary 1 .replicas (kindIs "invalid" .replicas)) }}

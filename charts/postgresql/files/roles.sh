@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Keeps database, roles, grants and passwords as the values and the Secret say, also when the Secret changes.
+# Keeps database, roles, grants, passwords and SQL as the values and the Secret say, also when the Secret or the SQL changes.
 # It speaks to the server as the superuser over the socket (peer), so it needs no password and a lost one is never fatal.
 set -euo pipefail
 trap 'exit 0' TERM INT
 
 secrets=/run/secrets/postgresql
+init=/etc/postgresql-init
 # Statements of this session stay out of the server's log.
 export PGOPTIONS="-c log_statement=none -c log_min_error_statement=panic -c log_min_duration_statement=-1"
 
 run_psql() {
-  psql --no-psqlrc --quiet --username=postgres --dbname=postgres --set=ON_ERROR_STOP=1 "$@"
+  psql --no-psqlrc --quiet --dbname=postgres --set=ON_ERROR_STOP=1 "$@"
 }
 
 # psql itself makes the SCRAM verifier, so that no password leaves this container.
@@ -29,7 +30,7 @@ read_login() {
     { echo "roles: the login $login in the Secret is neither $APP_ROLE nor ${APP_ROLE}_2" >&2; return 1; }
 }
 
-apply() {
+apply_roles() {
   local variables=(--set=database="$DATABASE" --set=app="$APP_ROLE" --set=owner="$OWNER_ROLE"
     --set=separate_owner="$SEPARATE_OWNER" --set=overlap="$OVERLAP_SECONDS seconds")
   read_login &&
@@ -42,20 +43,39 @@ apply() {
     run_psql --command="SELECT pg_reload_conf()" >/dev/null
 }
 
+# One transaction, which also leaves the checksum in the database: what failed is repeated whole, what succeeded is not.
+apply_sql() {
+  local files=("$init"/*) checksum recorded file as_superuser=() as_owner=()
+  [[ -e ${files[0]} ]] || return 0
+  checksum=$(sha256sum "${files[@]}" | sha256sum)
+  recorded=$(run_psql --dbname="$DATABASE" -At --command="SELECT current_setting('init_sql.checksum', true)") || return 1
+  [[ $recorded != "${checksum%% *}" ]] || return 0
+  # A database that has had its SQL once is served, whatever a changed file does.
+  [[ -z $recorded ]] || touch /tmp/applied
+  for file in "${files[@]}"; do
+    if [[ $file == "$init"/owner.* ]]; then as_owner+=(--file="$file"); else as_superuser+=(--file="$file"); fi
+  done
+  run_psql --dbname="$DATABASE" --single-transaction "${as_superuser[@]}" \
+    --command="SET SESSION AUTHORIZATION \"$OWNER_ROLE\"" "${as_owner[@]}" --command="RESET SESSION AUTHORIZATION" \
+    --command="ALTER DATABASE \"$DATABASE\" SET init_sql.checksum = '${checksum%% *}'" >/dev/null
+}
+
 applied=
 for ((round = 0; ; round++)); do
-  wanted=$({ cat "$secrets/${LOGIN_KEY:-$APP_PASSWORD_KEY}" "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" "$secrets"-tls/* 2>/dev/null || :; } | sha256sum)
+  wanted=$({ cat "$secrets/${LOGIN_KEY:-$APP_PASSWORD_KEY}" "$secrets/$OWNER_PASSWORD_KEY" "$secrets/$APP_PASSWORD_KEY" "$secrets"-tls/* "$init"/* 2>/dev/null || :; } | sha256sum)
+  pause=2
   if [[ $wanted == "$applied" ]]; then
     :
   elif ! pg_isready --quiet; then
     ((round % 5)) || echo "roles: waiting for the server to accept connections"
-  elif apply; then
+  elif apply_roles && apply_sql; then
     applied=$wanted
     touch /tmp/applied
     echo "roles: database $DATABASE, roles $OWNER_ROLE and $APP_ROLE, the login $login and the passwords are in place"
   else
+    pause=10
     echo "roles: not applied, trying again" >&2
   fi
-  sleep 2 &
+  sleep "$pause" &
   wait $!
 done

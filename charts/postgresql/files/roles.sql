@@ -10,6 +10,13 @@ WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'login') \gexec
 ALTER ROLE :"login" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 SELECT format('GRANT %I TO %I', :'app', :'login') WHERE :'login' <> :'app' \gexec
 
+-- As this role pg_dump sees the rows that row-level security hides from the owner, who could turn that off as well.
+SELECT left(:'app' || '_backup', 63) AS backup \gset
+SELECT format('CREATE ROLE %I BYPASSRLS IN ROLE pg_read_all_data', :'backup')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'backup') \gexec
+SELECT format('GRANT %I TO %I', rolname, :'owner') FROM pg_roles
+WHERE rolname = :'backup' AND rolbypassrls AND NOT rolcanlogin AND NOT pg_has_role(:'owner', oid, 'MEMBER') \gexec
+
 SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'owner')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 ALTER DATABASE :"database" OWNER TO :"owner";

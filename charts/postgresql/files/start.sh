@@ -2,6 +2,8 @@
 # Makes the data directory at the first start, refuses one of another major version, then becomes the server.
 set -euo pipefail
 umask 0077
+# shellcheck source=/dev/null
+source /etc/postgresql/user.sh
 
 volume=$(dirname "$PGDATA")
 [[ $(postgres --version) =~ ([0-9]+) ]]
@@ -13,9 +15,9 @@ refuse() {
 }
 
 if [[ -s $PGDATA/PG_VERSION ]]; then
-  found=$(<"$PGDATA/PG_VERSION")
-  [[ $found == "$major" ]] ||
-    refuse "the data is PostgreSQL $found, the image is $major: set image.tag back to $found, then dump, reinstall and restore (docs/postgresql.md)"
+  version=$(<"$PGDATA/PG_VERSION")
+  [[ $version == "$major" ]] ||
+    refuse "the data is PostgreSQL $version, the image is $major: set image.tag back to $version, then dump, reinstall and restore (docs/postgresql.md)"
   # A volume whose group was changed at mount is wider than the server accepts.
   chmod 0700 "$PGDATA"
 else
@@ -32,4 +34,6 @@ else
   mv "$PGDATA.new" "$PGDATA"
 fi
 
-exec postgres -D "$PGDATA" -c config_file=/etc/postgresql/postgresql.conf
+# The superuser's peer is this container's user, whatever it is called.
+echo "superuser $(id -un) postgres" >/tmp/pg_ident.conf
+exec postgres -D "$PGDATA" -c config_file=/etc/postgresql/postgresql.conf -c ident_file=/tmp/pg_ident.conf

