@@ -141,19 +141,16 @@ class Shop:
     def images(self) -> set[str]:
         return {pod["spec"]["containers"][0]["image"] for pod in self.pods()}
 
-    def replace_a_pod(self) -> str:
-        """Delete a pod of version 1; return the name of the one that takes its place."""
-        before = {pod["metadata"]["name"] for pod in self.pods()}
-        old = next(pod for pod in self.pods() if self.first == pod["spec"]["containers"][0]["image"])
-        self.admin.kubectl("delete", "pod", old["metadata"]["name"], "--wait=false")
-        new: list[str] = []
+    def replace_a_pod(self, image: str) -> str:
+        """Delete a pod of this version; return the name of the one that takes its place."""
 
-        def replaced() -> bool:
-            new[:] = {pod["metadata"]["name"] for pod in self.pods()} - before
-            return bool(new)
+        def names() -> set[str]:
+            return {pod["metadata"]["name"] for pod in self.pods() if pod["spec"]["containers"][0]["image"] == image}
 
-        wait(replaced, 30, "a pod in its place")
-        return new[0]
+        before = names()
+        self.admin.kubectl("delete", "pod", min(before), "--wait=false")
+        wait(lambda: bool(names() - before), 60, "a pod in its place")
+        return min(names() - before)
 
     def is_ready(self, name: str) -> bool:
         conditions = get(self.admin, "pod", name)["status"].get("conditions", [])
@@ -242,9 +239,8 @@ def test_a_pod_is_replaced_while_a_newer_migration_is_stuck(shop: Shop) -> None:
     with shop.load("a newer migration is stuck, a pod is replaced, a rollback"):
         shop.upgrade(shop.second, values=stuck, waits=False)
         wait(lambda: "stuck" in shop.migration_log(), 60, "the migration")
-        name = shop.replace_a_pod()
-        wait(lambda: shop.is_ready(name), 60, "the pod of version 1")
-        assert get(shop.admin, "pod", name)["spec"]["containers"][0]["image"] == shop.first
+        name = shop.replace_a_pod(shop.first)
+        wait(lambda: shop.is_ready(name), 120, "the pod of version 1")
         shop.roll_back(last["revision"])
         assert shop.images() == {shop.first}
 
@@ -255,9 +251,7 @@ def test_a_restored_database_makes_pods_wait(shop: Shop) -> None:
     shop.upgrade(shop.second)
     shop.in_database("pg_restore", "--clean", "--if-exists", "--dbname=app", "/tmp/1.dump")
     assert not shop.has_price()
-    shop.first, second = shop.second, shop.first  # whose pod is replaced
-    name = shop.replace_a_pod()
-    shop.first, shop.second = second, shop.first
+    name = shop.replace_a_pod(shop.second)
     waiting = f"the migration of {shop.second} has not finished"
     log = ("logs", name, "--container=wait-for-schema")
     wait(lambda: waiting in shop.admin.kubectl(*log, check=False).stdout, 60, "the pod that waits")

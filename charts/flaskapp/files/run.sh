@@ -59,7 +59,7 @@ migrate() {
       ;;
     *)
       echo "$decision $image" >&2
-      echo "  let the role create the schema flaskapp (GRANT CREATE ON DATABASE), or set migrations.record to false" >&2
+      echo "  let this role create the schema flaskapp, or write to it; or set migrations.record to false" >&2
       "$tools/busybox" rm "$tools/decision"
       exit 1
       ;;
