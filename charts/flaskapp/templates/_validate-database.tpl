@@ -8,6 +8,9 @@
 {{- range (lookup "apps/v1" "StatefulSet" .Release.Namespace "").items | default list }}
 {{- $labels := .metadata.labels | default dict }}
 {{- $ours := and (eq $.Release.Name (get $labels "app.kubernetes.io/instance")) (eq "Helm" (get $labels "app.kubernetes.io/managed-by")) (hasPrefix "postgresql-" (get $labels "helm.sh/chart")) }}
+{{- if and $ours (eq "Delete" (dig "spec" "persistentVolumeClaimRetentionPolicy" "whenDeleted" "" .)) }}
+{{- fail (printf "postgresql.enabled: false, and the volume of the database server %s would go with it; set postgresql.primary.persistence.keep to true, upgrade, then try again" .metadata.name) }}
+{{- end }}
 {{- if and $ours (ne .metadata.name $database.replacedServer) }}
 {{- fail (printf "postgresql.enabled: false, and this release has the database server %s; set it to true, or move the data first and then set database.replacedServer to %s (its volume stays)" .metadata.name .metadata.name) }}
 {{- end }}

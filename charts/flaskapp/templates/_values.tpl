@@ -6,6 +6,9 @@ something only once.
 {{- define "flaskapp.prepare" -}}
 {{- if not (hasKey .Values "_name") }}
 {{- include "flaskapp.restore" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml) "whole" false) }}
+{{- with .Subcharts.postgresql }}
+{{- include "postgresql.prepare" . }}
+{{- end }}
 {{- range list .Values.config .Values.secrets.values .Values.files .Values.cronJobs .Values.components .Values.persistence }}
 {{- $map := . }}
 {{- range $key, $value := $map }}
