@@ -93,7 +93,7 @@ class Account:
 
     user: int = 999
     group: int = 999
-    passwd: str = "postgres:x:999:999::/tmp:/bin/bash"
+    passwd: str = "postgres:x:999:999::/tmp:/bin/bash\nother:x:1234:1234::/tmp:/bin/bash"
     libraries: Path | None = None
 
 

@@ -181,7 +181,7 @@ def test_resources_and_what_is_merged_last_are_the_applications() -> None:
         assert (container["stdin"], container["tty"]) == (False, True), name
 
 
-def annotations(*layers: dict[str, Any], component: str = "worker") -> dict[str, str]:
+def annotations_of(*layers: dict[str, Any], component: str = "worker") -> dict[str, str]:
     return dict(pods_of(*layers)[component]["metadata"]["annotations"])
 
 
@@ -209,14 +209,14 @@ ROLLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("what", ROLLS)
 def test_what_pods_read_rolls_them(what: str, component: str) -> None:
     before, after = ROLLS[what]
-    assert annotations(before, component=component) == annotations(before, component=component)
-    assert annotations(before, component=component) != annotations(after, component=component)
+    assert annotations_of(before, component=component) == annotations_of(before, component=component)
+    assert annotations_of(before, component=component) != annotations_of(after, component=component)
 
 
 def test_a_password_in_files_rolls_nothing() -> None:
     files = {"database": {"env": {"files": True, "url": ""}}}
-    before = annotations(files, {"postgresql": {"auth": PASSWORDS}})
-    assert before == annotations(files, {"postgresql": {"auth": PASSWORDS | {"password": "three"}}})
+    before = annotations_of(files, {"postgresql": {"auth": PASSWORDS}})
+    assert before == annotations_of(files, {"postgresql": {"auth": PASSWORDS | {"password": "three"}}})
 
 
 # --- what overlays take away, and sections that are left empty ------------------------------------------------
@@ -303,7 +303,7 @@ def test_an_empty_section_is_its_default(helm: str, tmp_path: Path) -> None:
 def test_an_empty_section_inside_of_one_is_its_default(helm: str, tmp_path: Path) -> None:
     text = "database:\n  secretKeys:\n  owner:\n    env:\n  env:\n  clientImage:\n"
     text += "backup:\n  persistence:\n  s3:\n    image:\n"
-    text += "metrics:\n  serviceMonitor:\nsecrets:\n  values:\n"
+    text += "metrics:\n  serviceMonitor:\nsecrets:\n  values:\npostgresql:\n  primary:\n  service:\n  image:\n"
     assert by_name(layered(helm, tmp_path, BUNDLED, text)) == by_name(layered(helm, tmp_path, BUNDLED))
 
 

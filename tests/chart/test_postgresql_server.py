@@ -307,7 +307,7 @@ def test_an_arbitrary_user_without_the_library(tmp_path: Path) -> None:
 
 def test_the_superuser_is_nobody_elses_peer(pod: Pod) -> None:
     """Another user of the machine reaches the socket, but is refused."""
-    other = Pod(pod.folder, {}, {}, account=Account(1234, 1234, "other:x:1234:1234::/tmp:/bin/bash"))
+    other = Pod(pod.folder, {}, {}, account=Account(1234, 1234))
     other.port = pod.port
     result = other.superuser("SELECT 1")
     assert result.returncode == 2

@@ -20,7 +20,7 @@ from flaskapp_deploy.kubernetes import Cluster
 from flaskapp_deploy.shell import DeployError
 from tests import pages
 from tests.chart import crds
-from tests.chart.render import RenderError, run_helm
+from tests.chart.render import RELEASE_VALUES, RenderError, load, one, render, render_text, run_helm
 from tests.chart.test_values_property import DRAWS, Draw, render_draw
 from tests.infra.test_flux import FLUX
 from tests.kubernetes import LEDGER, ROOT
@@ -135,37 +135,67 @@ def _served(cluster: Cluster, names: str) -> bool:
     return cluster.kubectl("get", names, check=False).returncode == 0
 
 
+def restricted(cluster: Cluster) -> None:
+    """Create the cluster's namespace, which enforces Pod Security `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+
+
+def dry_run(cluster: Cluster, text: str) -> int:
+    """Let the API server validate and admit rendered objects; return how many they are."""
+    objects = load(text)
+    # A pod, unlike a pod template, needs its service account and its priority class to exist.
+    for spec in (item["spec"] for item in objects if item["kind"] == "Pod"):
+        cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
+        if priority := spec.get("priorityClassName"):
+            cluster.kubectl("create", "priorityclass", priority, "--value=1", check=False)
+    result = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
+    assert result.stdout.count("(server dry run)") == len(objects)
+    assert "Warning" not in result.stderr, result.stderr
+    return len(objects)
+
+
+@pytest.mark.parametrize("name", RELEASE_VALUES)
+def test_the_api_server_accepts_each_set_of_values(
+    name: str, definitions: None, admin: Callable[[str], Cluster]
+) -> None:
+    """The server's own validation and admission accept every environment, every example, and everything at once."""
+    cluster = admin("every-set")
+    restricted(cluster)
+    assert dry_run(cluster, render_text("flaskapp", RELEASE_VALUES[name])) >= 4
+
+
+def test_the_api_server_refuses_a_mistake(admin: Callable[[str], Cluster]) -> None:
+    """What no schema sees: two handlers in a probe."""
+    cluster = admin("every-set")
+    restricted(cluster)
+    deployment = one(render("flaskapp", RELEASE_VALUES["default"]), "Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["exec"] = {"command": ["true"]}
+    with pytest.raises(DeployError, match="may not specify more than 1 handler type"):
+        dry_run(cluster, yaml.safe_dump(deployment))
+
+
 def test_the_api_server_accepts_what_draws_render(definitions: None, admin: Callable[[str], Cluster]) -> None:
     """The server's own validation and admission accept what the property test's values render."""
     wanted = int(os.environ.get("DRY_RUNS", "10"))
     cluster = admin("dry-run")
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "dry-run", "labels": labels}}
-    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
+    restricted(cluster)
     accepted: list[int] = []
 
     @settings(max_examples=6 * wanted, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(DRAWS)
-    def dry_run(draw: Draw) -> None:
+    def draw(values: Draw) -> None:
         if len(accepted) >= wanted:
             return
         try:
-            text = render_draw(draw)
+            text = render_draw(values)
         except RenderError:
             return  # in one clear line: tests/chart/test_values_property.py
-        objects = [item for item in yaml.safe_load_all(text) if item]
-        # A pod, unlike a pod template, needs its service account and its priority class to exist.
-        for spec in (item["spec"] for item in objects if item["kind"] == "Pod"):
-            cluster.kubectl("create", "serviceaccount", spec["serviceAccountName"], check=False)
-            if priority := spec.get("priorityClassName"):
-                cluster.kubectl("create", "priorityclass", priority, "--value=1", check=False)
-        result = cluster.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
-        accepted.append(result.stdout.count("(server dry run)"))
-        assert accepted[-1] == len(objects)
-        assert "Warning" not in result.stderr, result.stderr
+        accepted.append(dry_run(cluster, text))
 
-    dry_run()
+    draw()
     print(f"{len(accepted)} draws, {sum(accepted)} objects accepted by the API server")
     assert len(accepted) == wanted
 
