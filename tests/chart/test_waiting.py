@@ -35,8 +35,8 @@ VALUES = {
 def container(name: str, kind: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return a container of the Job's or the Deployment's pod, as it is rendered."""
     spec = one(render("flaskapp", merged(VALUES, values)), kind)["spec"]["template"]["spec"]
-    [found] = [each for each in [*spec["initContainers"], *spec["containers"]] if each["name"] == name]
-    return dict(found)
+    [rendered] = [each for each in [*spec["initContainers"], *spec["containers"]] if each["name"] == name]
+    return dict(rendered)
 
 
 @dataclass
