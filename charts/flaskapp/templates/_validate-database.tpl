@@ -71,10 +71,16 @@
 {{- if hasSuffix "%" $surge }}
 {{- $surge = divf (mulf $pods (trimSuffix "%" $surge | float64)) 100 | ceil }}
 {{- end }}
+{{- $sum := printf "(%d pods + %d surge) x %v workers x %v threads + %v reserved" $pods (int $surge) $workers $threads $database.reservedConnections }}
 {{- $wanted := add (mul (add $pods ($surge | int)) $workers $threads) $database.reservedConnections }}
+{{- range include "flaskapp.workloads" . | fromJsonArray | rest }}
+{{- $most := include "flaskapp.mostPods" . | int }}
+{{- $wanted = add $wanted $most }}
+{{- $sum = printf "%s + %d %s" $sum $most .component }}
+{{- end }}
 {{- if gt (int $wanted) (int $facts.maxConnections) }}
-{{- fail (printf "%s: %v, and (%d pods + %d surge) x %v workers x %v threads + %v reserved could ask for %d; lower these, or raise what the server allows"
-  (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $pods (int $surge) $workers $threads $database.reservedConnections $wanted) }}
+{{- fail (printf "%s: %v, and %s could ask for %d; lower these, or raise what the server allows"
+  (ternary "postgresql.maxConnections" "database.maxConnections" $values.postgresql.enabled) $facts.maxConnections $sum $wanted) }}
 {{- end }}
 {{- include "flaskapp.validateMigrations" . }}
 {{- end }}
