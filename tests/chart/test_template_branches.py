@@ -27,6 +27,7 @@ WITH_CLUSTER = (
     "requests.storage",
     "handedOverReplicas",
     "$kept",
+    "and $ours",
     "clusterAnswers",
     "$live",
     "$keep",
