@@ -24,7 +24,7 @@ from tests.postgres import Database, new_database, postgres
 
 __all__ = ["new_database", "postgres"]  # pytest finds these fixtures by their names
 
-pytestmark = pytest.mark.skipif(not has_debian_packages(), reason="needs Debian's static busybox: no apt-get here")
+pytestmark = pytest.mark.skipif(not has_debian_packages(), reason="needs Debian's static busybox")
 VALUES = {
     "image": {"repository": "localhost/shop", "tag": "1"},
     "migrations": {"command": ["upgrade"]},
