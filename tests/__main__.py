@@ -38,6 +38,7 @@ LONG = [  # longer with LONG=1
     "tests/deploy/up/test_doctor.py",
     "tests/reliability/test_scenarios.py",
     "tests/examples/test_jobs.py",
+    "tests/examples/test_migrations.py",
     "tests/examples/test_streams.py",
 ]
 SUITES: dict[str, list[list[str]]] = {

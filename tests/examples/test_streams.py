@@ -17,7 +17,8 @@ from flaskapp_deploy.kubernetes import Cluster
 from tests.examples.own import OwnExample
 from tests.reliability.test_release import get
 
-SECONDS = 120 if os.environ.get("LONG") else 50
+LONG = bool(os.environ.get("LONG"))
+SECONDS = 120 if LONG else 50
 STREAMS, CLIENTS = 4, 5
 
 
@@ -72,7 +73,7 @@ def listen_and_ask(streams: Streams, pool: ThreadPoolExecutor) -> tuple[list[int
         ended.set()
 
 
-@pytest.mark.parametrize(("probes", "path"), [("http", "/health"), ("tcp", "")])
+@pytest.mark.parametrize(("probes", "path"), [("http", "/health"), *([("tcp", "")] if LONG else [])])
 def test_a_busy_pod_lives_and_its_streams_are_whole(streams: Streams, probes: str, path: str) -> None:
     streams.change(f"replicas=1,config.PROBES={probes},health.path={path}")
     [before] = streams.restarts()
@@ -86,6 +87,7 @@ def test_a_busy_pod_lives_and_its_streams_are_whole(streams: Streams, probes: st
     assert codes == CLIENTS * [200], "each waited for a thread"
 
 
+@pytest.mark.skipif(not LONG, reason="with LONG=1")
 def test_with_a_thread_for_each_nobody_waits(streams: Streams) -> None:
     """docs/streaming.md."""
     streams.change("replicas=1,threads=32")
