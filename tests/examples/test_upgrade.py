@@ -46,6 +46,8 @@ class Load:
                 self.failures.append(str(error))
             return
         with self.lock:
+            if answer.status_code == 503 and "Retry-After" not in answer.headers:
+                self.failures.append("503 without Retry-After")
             self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
             if answer.status_code == 201:
                 self.written.add(version)
@@ -92,7 +94,7 @@ def names(cluster: Cluster) -> dict[str, str]:
 def test_a_release_of_0_2_0_is_upgraded_under_load(
     releaser: Callable[[str], Cluster], images: dict[str, str], tmp_path: Path
 ) -> None:
-    """It keeps its names, its data and its password, and no request fails."""
+    """Names, data and password stay; while the bundled server restarts, clients are asked to come again."""
     cluster = releaser("released")
     token = ensure_admin_token(cluster)
     repository, _, tag = images["flaskapp"].rpartition(":")
@@ -115,7 +117,7 @@ def test_a_release_of_0_2_0_is_upgraded_under_load(
              120, "the end of the pods of 0.2.0")  # fmt: skip
     print(f"{sum(load.statuses.values())} requests: {load.statuses}; {len(load.failures)} failed")
     assert load.failures == []
-    assert load.statuses.keys() == {200, 201}, load.statuses
+    assert load.statuses.keys() <= {200, 201, 503}, load.statuses
     assert len(load.written) > 100
     assert load.written <= versions(load.url)
     assert names(cluster).items() >= installed.items(), "an object was replaced or renamed"
