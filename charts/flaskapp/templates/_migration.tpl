@@ -59,11 +59,6 @@ where it waits for nothing. Arguments: root, account, own, component.
 {{- end }}
 {{- end }}
 
-{{/* The volumes of these, as a YAML list. Arguments: as above. */}}
-{{- define "flaskapp.waitVolumes" -}}
-{{- include "flaskapp.migrationVolumes" (dict "root" .root "containers" (include "flaskapp.waitContainers" .)) }}
-{{- end }}
-
 {{/* The init containers before `migrate`: no attempt is spent on a server that is still starting. Arguments: as above. */}}
 {{- define "flaskapp.beforeMigration" -}}
 {{- $owner := merge (dict "account" "owner") . }}
