@@ -80,13 +80,12 @@ def make(venv: Path) -> None:
         run(*install, what="python3-venv can't be installed")
     run(sys.executable, "-m", "venv", str(venv), what=NO_VENV.format(python=sys.executable))
     pip = [str(venv / "bin/pip"), "--disable-pip-version-check", "--quiet", "install", "--no-deps", "--require-hashes"]
-    # Python compiles what a command imports; compiling all of it takes half of this time.
-    pip.append("--no-compile")
     what = (
         "the Python packages can't be installed; pip's reason is above\n"
         "  where it found no version of a package at all, its index can't be reached: see `pip config list`"
     )
-    run(*pip, f"--requirement={LOCK}", what=what)
+    # Python compiles what a command imports; compiling all of it takes half of this time.
+    run(*pip, "--no-compile", f"--requirement={LOCK}", what=what)
     (venv / "complete").touch()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.chart.postgresql_server import Pod, can_run, has_debian_packages
 from tests.chart.render import CHARTS, ROOT
-from tests.chart.test_postgresql_server import READY, arbitrary_user, make_pod
+from tests.chart.test_postgresql_server import arbitrary_user, make_pod, running
 
 pytestmark = pytest.mark.skipif(not can_run(), reason="needs root for a mount namespace")
 
@@ -23,14 +23,8 @@ SCRIPTS = {
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     pod = make_pod(tmp_path_factory.mktemp("pod"))
     pod.set_files("scripts", SCRIPTS)
-    pod.set_passwords(password="app", owner_password="owner")
-    pod.start("postgresql")
-    pod.start("roles")
-    try:
-        pod.wait_for_log("roles", READY)
+    with running(pod, password="app", owner_password="owner"):
         yield pod
-    finally:
-        pod.stop()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,10 @@ def make_older_data(pod: Pod) -> None:
     subprocess.run(made, check=True, capture_output=True, **pod.options())
 
 
-@pytest.fixture(scope="module")
-def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    pod = make_pod(tmp_path_factory.mktemp("pod"))
-    pod.set_passwords(password=AWKWARD, owner_password="owner-first")
+@contextmanager
+def running(pod: Pod, **passwords: str) -> Iterator[Pod]:
+    """Start the server and its roles; stop both in the end."""
+    pod.set_passwords(**passwords)
     pod.start("postgresql")
     pod.start("roles")
     try:
@@ -73,6 +74,12 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
         yield pod
     finally:
         pod.stop()
+
+
+@pytest.fixture(scope="module")
+def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    with running(make_pod(tmp_path_factory.mktemp("pod")), password=AWKWARD, owner_password="owner-first") as pod:
+        yield pod
 
 
 def test_owner_creates_and_application_reads_and_writes(pod: Pod) -> None:

@@ -152,17 +152,10 @@ def test_a_check_is_repeated_until_it_succeeds(machine: Machine, tmp_path: Path)
     assert process.wait(10) == 0
 
 
-def test_a_pod_that_waits_ends_at_once(machine: Machine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", ["exit 1", "exec sleep 60"], ids=["fails", "hangs"])
+def test_a_pod_that_waits_ends_at_once(machine: Machine, tmp_path: Path, check: str) -> None:
     flag = tmp_path / "flag"
-    process = machine.start("wait-for-schema", "sh", "-c", f"touch {flag}; exit 1", values=REPEAT)
-    until(flag.exists)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(2) == 128 + signal.SIGTERM
-
-
-def test_a_check_that_hangs_is_ended(machine: Machine, tmp_path: Path) -> None:
-    flag = tmp_path / "flag"
-    process = machine.start("wait-for-schema", "sh", "-c", f"touch {flag}; exec sleep 60", values=REPEAT)
+    process = machine.start("wait-for-schema", "sh", "-c", f"touch {flag}; {check}", values=REPEAT)
     until(flag.exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(2) == 128 + signal.SIGTERM

@@ -8,7 +8,8 @@ seconds and gives up after three, such a pod ends after 35.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 import requests
@@ -20,6 +21,7 @@ from tests.reliability.test_release import get
 LONG = bool(os.environ.get("LONG"))
 SECONDS = 120 if LONG else 50
 STREAMS, CLIENTS = 4, 5
+T = TypeVar("T")
 
 
 class Streams(OwnExample):
@@ -61,26 +63,26 @@ def streams(releaser: Callable[[str], Cluster], references: dict[str, str]) -> I
     example.remove()
 
 
-def listen_and_ask(streams: Streams, pool: ThreadPoolExecutor) -> tuple[list[int], list[Future[list[int]]]]:
-    """Keep streams and clients for SECONDS; return the events of each stream, and what the clients will have got."""
+def listen_and_ask(streams: Streams, look: Callable[[], T]) -> tuple[list[int], T, list[int]]:
+    """Keep streams and clients for SECONDS; return the events, what `look` sees then, and the codes of the clients."""
     ended, begun = threading.Event(), threading.Barrier(STREAMS + 1)
-    listeners = [pool.submit(streams.listen, SECONDS, begun) for _ in range(STREAMS)]
-    begun.wait(60)  # each has its thread
-    clients = [pool.submit(streams.ask_slowly, ended) for _ in range(CLIENTS)]
-    try:
-        return [one.result() for one in listeners], clients
-    finally:
-        ended.set()
+    with ThreadPoolExecutor(STREAMS + CLIENTS) as pool:
+        listeners = [pool.submit(streams.listen, SECONDS, begun) for _ in range(STREAMS)]
+        begun.wait(60)  # each has its thread
+        clients = [pool.submit(streams.ask_slowly, ended) for _ in range(CLIENTS)]
+        try:
+            events = [one.result() for one in listeners]
+        finally:
+            ended.set()
+        seen = look()
+        return events, seen, [code for client in clients for code in client.result()]
 
 
 @pytest.mark.parametrize(("probes", "path"), [("http", "/health"), *([("tcp", "")] if LONG else [])])
 def test_a_busy_pod_lives_and_its_streams_are_whole(streams: Streams, probes: str, path: str) -> None:
     streams.change(f"replicas=1,config.PROBES={probes},health.path={path}")
     [before] = streams.restarts()
-    with ThreadPoolExecutor(STREAMS + CLIENTS) as pool:
-        events, clients = listen_and_ask(streams, pool)
-        restarts = streams.restarts()
-        codes = [code for client in clients for code in client.result()]
+    events, restarts, codes = listen_and_ask(streams, streams.restarts)
     print(f"{SECONDS} s on the defaults, {probes} probes: events {events}, restarts {restarts}, slow {codes}")
     assert events == STREAMS * [SECONDS]
     assert restarts == streams.restarts() == {before: 0}
@@ -91,10 +93,7 @@ def test_a_busy_pod_lives_and_its_streams_are_whole(streams: Streams, probes: st
 def test_with_a_thread_for_each_nobody_waits(streams: Streams) -> None:
     """docs/streaming.md."""
     streams.change("replicas=1,threads=32")
-    with ThreadPoolExecutor(STREAMS + CLIENTS) as pool:
-        events, clients = listen_and_ask(streams, pool)
-        unready = streams.failed_probes()
-        codes = [code for client in clients for code in client.result()]
+    events, unready, codes = listen_and_ask(streams, streams.failed_probes)
     print(f"{SECONDS} s with 32 threads: events {events}, slow {codes}")
     assert events == STREAMS * [SECONDS]
     assert set(codes) == {200}
